@@ -155,6 +155,11 @@ impl Leases {
     }
 
     /// Logs once what a scan skips.
+    /// The keys of rows that could not be read as leases when they were last scanned.
+    pub fn unreadable(&self) -> Vec<String> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner).rows().map(str::to_owned).collect()
+    }
+
     fn report(&self, row: &Row) {
         let table = &self.table;
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);

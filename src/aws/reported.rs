@@ -31,6 +31,11 @@ impl Reported {
         }
     }
 
+    /// The keys of the rows.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &str> {
+        self.rows.keys().map(String::as_str)
+    }
+
     /// Notes that the row is readable: a later fault of it is logged again.
     pub(super) fn is_readable(&mut self, key: &str) {
         if !self.rows.is_empty() {

@@ -1,27 +1,32 @@
 //! `multilangd leases FILE copy`: copies the leases of an application that reads one stream into the table of one that
 //! reads several.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use multilangd::aws::client;
-use multilangd::clock;
+use multilangd::aws::dynamodb::Leases;
+use multilangd::clock::{self, ServiceClock};
 use multilangd::config::Config;
 use multilangd::daemon;
 use multilangd::edit::{self, copy};
 use multilangd::exit::Exit;
-use multilangd::lease::{Table, table};
+use multilangd::lease::{Lease, Table, table};
 use multilangd::metrics::Discard;
-use multilangd::stream::{StreamIdentifier, Wanted};
+use multilangd::recognition::Recognition;
+use multilangd::sequence::Sequence;
+use multilangd::stream::{StreamId, StreamIdentifier, Wanted};
+use multilangd::streams;
 use multilangd::tail::shards::From;
 
 use super::leases::{PATIENCE, Ports, failed, one_configuration, refuse, shown};
-use crate::cli::{Leases, Words};
+use crate::cli::{self, Words};
 use crate::files;
 use crate::{client_settings, clients, configured, tables};
 
 /// Copies the leases of the application of `from` into the table of that of the other file.
-pub(crate) async fn run(leases: &Leases, from: &Path, dry_run: bool, words: &Words) -> Exit {
+pub(crate) async fn run(leases: &cli::Leases, from: &Path, dry_run: bool, words: &Words) -> Exit {
     let copied = async {
         let into = one_configuration(leases, "copy", words).await?;
         Box::pin(copy_leases(leases, &into, from, dry_run, words)).await
@@ -30,7 +35,7 @@ pub(crate) async fn run(leases: &Leases, from: &Path, dry_run: bool, words: &Wor
 }
 
 async fn copy_leases(
-    leases: &Leases,
+    leases: &cli::Leases,
     into: &Config,
     from: &Path,
     dry_run: bool,
@@ -44,54 +49,67 @@ async fn copy_leases(
         let text = format!("--from {}: a properties file with streamName is needed", from.display());
         return Err(refuse(Exit::Usage)(&text));
     }
-    let (old_clients, old_table) = open(&old).await?;
+    let (old_clients, old_rows) = open(&old).await?;
+    let old_table: Arc<dyn Table> = Arc::new(old_rows.clone());
     // A table that belongs to another stream is refused.
     let ports = Ports { clients: &old_clients, config: &old, table: &old_table, stream: None };
     let target = Box::pin(ports.target(From::TrimHorizon, None, clock::wall_millis())).await?;
-    let (_, new_table) = open(into).await?;
-    let there = match new_table.list().await {
-        Err(table::Error::Missing(_)) => Vec::new(),
-        listed => listed.map_err(failed)?,
-    };
+    let (new_clients, new_rows) = open(into).await?;
+    let wanted = wanted(into, &old, target.recognition.current().as_ref(), from)?;
+    let described = Box::pin(same_stream(&new_clients, into, &wanted, &target.recognition)).await?;
+
+    // Both applications must stand still, and the tables are read after all that takes long.
+    let patience = old.failover.max(into.failover);
+    let between = edit::between(patience, leases.watch.map(std::time::Duration::from_secs), false);
+    let (old_scans, new_scans) =
+        tokio::join!(edit::scan(&old_rows, between), existing(edit::scan(&new_rows, between)));
+    let (old_scans, new_scans) = (old_scans.map_err(failed)?, new_scans.map_err(failed)?);
+    if old_scans.leases.is_empty() {
+        return Err(refuse(Exit::ChildFailed)(&format!("table {} has no leases", old.table)));
+    }
+    let there = &new_scans.leases;
     let in_table = there.iter().filter_map(|lease| lease.key.stream().cloned()).collect();
-    let described = target.recognition.current();
-    let account = old.stream_arn.as_ref().and_then(|arn| arn.arn.split(':').nth(4));
-    let is_same = |account_of: &Option<String>| match (account_of, account) {
-        (Some(one), Some(other)) => one == other,
-        (None, _) | (_, None) => true,
-    };
-    let wanted =
-        into.streams.named.iter().find(|wanted| wanted.name == old.stream && is_same(&wanted.account));
-    let of_prefix = Wanted { name: old.stream.clone(), account: None, epoch: None };
-    let Some(wanted) = wanted.or(Some(&of_prefix).filter(|stream| into.streams.has_prefix_of(&stream.name)))
-    else {
-        let text =
-            format!("multilangd.streams does not name the stream {} of {}", old.stream, from.display());
-        return Err(refuse(Exit::Config)(&text));
-    };
     let stream: StreamIdentifier = wanted
         .identifier(described.as_ref(), &in_table)
         .map_err(|error| failed(daemon::Error::Unidentified(error)))?;
-
-    let between = edit::between(old.failover, leases.watch.map(std::time::Duration::from_secs), false);
-    let scans = edit::scan(&*old_table, between).await.map_err(failed)?;
-    if scans.leases.is_empty() {
-        return Err(refuse(Exit::ChildFailed)(&format!("table {} has no leases", old.table)));
-    }
-    let steps = copy::plan(&scans.leases, &there, &stream, true);
+    let latest_from = ServiceClock::new(clock::wall_millis, new_clients.service.clone()).past();
+    let steps = copy::plan(&old_scans.leases, there, &stream, latest_from);
     if !leases.json {
         shown(&copy::text(&steps))?;
     }
-    let live = scans.live.first().map(|worker| {
-        format!(
-            "worker {worker} renews leases of table {} (stop all workers of that application first)",
-            old.table
-        )
+    let alive = |scans: &edit::Scans, table: &str| {
+        scans.live.first().map(|worker| {
+            format!(
+                "worker {worker} renews leases of table {table} (stop all workers of both applications first)"
+            )
+        })
+    };
+    let unreadable = old_rows.unreadable().into_iter().next().map(|key| {
+        format!("the row {key} of table {} cannot be read as a lease: its shard would begin anew", old.table)
     });
-    let refusal = live.or_else(|| copy::refusal(&steps));
-    let written = if refusal.is_some() || dry_run { None } else { Some(create(&*new_table, &steps).await?) };
+    let has_date = |lease: &Lease| lease.checkpoint.sequence == Sequence::AtTimestamp;
+    let dated = old_scans.leases.iter().find(|lease| has_date(lease) && old.initial != into.initial);
+    let dated = dated.map(|lease| {
+        format!("the lease of {} begins at AT_TIMESTAMP, and the two files have different times", lease.key)
+    });
+    let refusal = alive(&old_scans, &old.table)
+        .or_else(|| alive(&new_scans, &into.table))
+        .or(unreadable)
+        .or(dated)
+        .or_else(|| copy::refusal(&steps, there, &stream));
+    let written = if refusal.is_some() || dry_run { None } else { Some(create(&new_rows, &steps).await?) };
     if leases.json {
         shown(&format!("{:#}\n", copy::json(&into.table, &steps, written)))?;
+    }
+    if written.is_some() {
+        let now = old_rows.list().await.map_err(failed)?;
+        let moved = now.iter().find(|lease| old_scans.leases.iter().all(|seen| seen != *lease));
+        if let Some(lease) = moved {
+            return Err(refuse(Exit::ChildFailed)(&format!(
+                "a worker changed the lease of {} in table {} meanwhile: stop it, delete the copied leases, and copy again",
+                lease.key, old.table
+            )));
+        }
     }
     match (refusal, written) {
         (Some(refusal), _) => {
@@ -100,6 +118,55 @@ async fn copy_leases(
         (None, Some(written)) if !leases.json => shown(&format!("\nwrote {written} leases\n")),
         (None, None) if !leases.json => shown("\ndry run: nothing is written\n"),
         (None, _) => Ok(()),
+    }
+}
+
+/// The scans of a table, which may not exist.
+async fn existing(
+    scans: impl Future<Output = Result<edit::Scans, table::Error>>,
+) -> Result<edit::Scans, table::Error> {
+    match scans.await {
+        Err(table::Error::Missing(_)) => Ok(edit::Scans { leases: Vec::new(), live: BTreeSet::new() }),
+        scans => scans,
+    }
+}
+
+/// The entry of the new file for the stream of the old one.
+fn wanted(into: &Config, old: &Config, described: Option<&StreamId>, from: &Path) -> Result<Wanted, Exit> {
+    let named = || into.streams.named.iter().filter(|wanted| wanted.name == old.stream);
+    let by_arn = named().find(|wanted| {
+        let account = wanted.account.as_deref();
+        account.is_some() && account == described.and_then(StreamId::account)
+    });
+    let by_name = named().find(|wanted| wanted.account.is_none());
+    let of_prefix = Wanted { name: old.stream.clone(), account: None, epoch: None };
+    let of_prefix = into.streams.has_prefix_of(&old.stream).then_some(&of_prefix);
+    // A local endpoint knows no account.
+    let at_local = named().next().filter(|_| described.is_some_and(|stream| stream.account().is_none()));
+    by_arn.or(by_name).or(of_prefix).or(at_local).cloned().ok_or_else(|| {
+        let text =
+            format!("multilangd.streams does not name the stream {} of {}", old.stream, from.display());
+        refuse(Exit::Config)(&text)
+    })
+}
+
+/// The stream as the new application reaches it, which must be the one of the old application.
+async fn same_stream(
+    clients: &client::Clients,
+    into: &Config,
+    wanted: &Wanted,
+    old: &Recognition,
+) -> Result<Option<StreamId>, Exit> {
+    let stream = streams::named(clients, into, &wanted.name, wanted.account.as_deref());
+    let new = Recognition::new(Arc::new(stream)).describe().await.map_err(failed)?;
+    match (new, old.current()) {
+        (Some(new), Some(old)) if new != old => {
+            let text = format!(
+                "the files name two streams, {old} and {new} (compare regions, endpoints and accounts)"
+            );
+            Err(refuse(Exit::Config)(&text))
+        }
+        (new, old) => Ok(new.or(old)),
     }
 }
 
@@ -126,10 +193,10 @@ async fn one(path: &Path, words: &Words) -> Result<Config, Exit> {
     }
 }
 
-async fn open(config: &Config) -> Result<(client::Clients, Arc<dyn Table>), Exit> {
+async fn open(config: &Config) -> Result<(client::Clients, Leases), Exit> {
     let settings = client::Settings { cloudwatch: None, failover: PATIENCE, ..client_settings(config) };
     let clients =
         clients(&settings, Arc::new(Discard)).await.map_err(|error| refuse(Exit::Config)(&error))?;
-    let table: Arc<dyn Table> = Arc::new(tables(&clients, config).0);
+    let table = tables(&clients, config).0;
     Ok((clients, table))
 }

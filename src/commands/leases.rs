@@ -141,8 +141,14 @@ async fn inspected(
         None => &table,
         Some(wanted) => {
             let leases = table.list().await.map_err(failed)?;
-            let mut streams = leases.iter().filter_map(|lease| lease.key.stream());
-            let named = streams.find(|stream| [stream.name(), stream.as_str()].contains(&&*wanted));
+            let streams: BTreeSet<_> = leases.iter().filter_map(|lease| lease.key.stream()).collect();
+            let is_wanted =
+                |stream: &&&StreamIdentifier| [stream.name(), stream.as_str()].contains(&&*wanted);
+            if let [one, other, ..] = &streams.iter().filter(is_wanted).collect::<Vec<_>>()[..] {
+                let text = format!("--stream {wanted} is ambiguous: {one} or {other}");
+                return Err((text, Exit::Usage));
+            }
+            let named = streams.iter().find(is_wanted).copied();
             let none = || {
                 (format!("table {} has no leases of the stream {wanted}", config.table), Exit::ChildFailed)
             };
@@ -302,6 +308,9 @@ async fn concerned(
         wanted.is_none_or(|wanted| [stream.name(), stream.as_str()].contains(&wanted))
     };
     streams.retain(is_wanted);
+    if let (Some(wanted), [one, other, ..]) = (wanted, &streams[..]) {
+        return Err(refuse(Exit::Usage)(&format!("--stream {wanted} is ambiguous: {one} or {other}")));
+    }
     match (wanted, streams.is_empty()) {
         (Some(wanted), true) => Err(refuse(Exit::ChildFailed)(&format!(
             "table {} has no leases of the stream {wanted}",

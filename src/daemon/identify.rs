@@ -114,6 +114,7 @@ impl Identify {
         scan: &Scan,
         described: Option<StreamId>,
     ) -> Result<Identified, Error> {
+        let place = self.opener.place(place, described.as_ref(), !scan.streams.is_empty());
         let opened = self.opener.open(Some(&stream), found, place);
         let span = error_span!("stream", %stream);
         opened.shard_sync.recognise_as(&scan.leases, described.clone()).instrument(span).await?;

@@ -62,6 +62,12 @@ pub(super) struct Several {
     /// Whether all streams of the account were listed.
     is_listed: bool,
     admitted: BTreeMap<StreamIdentifier, ShardSync>,
+    /// Those whose shard sync runs.
+    kept: BTreeSet<StreamIdentifier>,
+    /// Those whose first leases this worker has created, or found.
+    begun: BTreeSet<StreamIdentifier>,
+    /// The streams that had leases in the last scan.
+    in_table: Arc<BTreeSet<StreamIdentifier>>,
     /// The streams to which dead letters are written.
     letters: Vec<Wanted>,
     pub(super) sources: ByStream<Source>,
@@ -112,6 +118,15 @@ enum Outcome {
     Listed(Result<Vec<String>, Error>),
 }
 
+/// A part of the start.
+#[derive(Clone, Copy)]
+enum Phase<'a> {
+    /// Streams are identified, with these leases.
+    Identify(&'a Scan),
+    /// Leases are created, with or without a type.
+    Create { typed: bool },
+}
+
 /// The effect of an attempt.
 enum Done {
     /// A configured stream is identified.
@@ -155,6 +170,9 @@ impl Several {
             selection,
             is_listed: false,
             admitted: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            begun: BTreeSet::new(),
+            in_table: Arc::default(),
             letters,
             sources: ByStream::several(),
             recognitions: ByStream::several(),
@@ -181,22 +199,20 @@ impl Several {
         self.start_to_list();
         self.start_to_identify(&scan);
         let is_identified = |stage: &Stage| matches!(stage, Stage::Identified(..) | Stage::Begun);
-        self.finish(Some(&scan), is_identified).await
+        self.finish(Phase::Identify(&scan), is_identified).await
     }
 
     /// Creates the leases of the identified streams.
     pub(super) async fn begin(&mut self, typed: bool) -> Result<(), Error> {
-        let scan = self.scan().await?;
-        self.start_to_create(&scan, typed);
-        self.finish(None, |stage| matches!(stage, Stage::Begun)).await
+        self.start_to_create(typed);
+        self.finish(Phase::Create { typed }, |stage| matches!(stage, Stage::Begun)).await
     }
 
-    /// Waits for the attempts in progress, or for some time once one of the streams is ready. The others continue. Streams
-    /// that are selected meanwhile are identified by the scan.
+    /// Waits for the attempts in progress, or for some time once one of the streams is ready. The others continue.
     ///
     /// # Errors
     /// The configuration is wrong, or no stream is ready.
-    async fn finish(&mut self, scan: Option<&Scan>, is_ready: impl Fn(&Stage) -> bool) -> Result<(), Error> {
+    async fn finish(&mut self, phase: Phase<'_>, is_ready: impl Fn(&Stage) -> bool) -> Result<(), Error> {
         let until = Instant::now() + START;
         let mut failed = Vec::new();
         loop {
@@ -208,16 +224,23 @@ impl Several {
                 () = wait => None,
             };
             let Some(done) = done else {
+                let is_none = self.wanted.iter().all(|(_, stage)| matches!(stage, Stage::Gone));
                 return match worst(failed) {
                     Some(error) if !is_any => Err(error),
-                    _ => Ok(()),
+                    None if !is_any && !is_none => {
+                        Err(shard::Error::Unavailable("no stream is ready yet".to_owned()).into())
+                    }
+                    Some(_) | None => Ok(()),
                 };
             };
             match self.done(done) {
                 Done::Failed(error) if is_misconfigured(&error) => return Err(error),
                 Done::Failed(error) => failed.push(error),
-                Done::Selected => scan.into_iter().for_each(|scan| self.start_to_identify(scan)),
-                Done::Identified | Done::Other => {}
+                Done::Selected | Done::Identified => match phase {
+                    Phase::Identify(scan) => self.start_to_identify(scan),
+                    Phase::Create { typed } => self.start_to_create(typed),
+                },
+                Done::Other => {}
             }
         }
     }
@@ -235,6 +258,7 @@ impl Several {
         for index in 0..self.wanted.len() {
             let Some((wanted, stage)) = self.wanted.get(index) else { continue };
             let place = match stage {
+                Stage::Unidentified if index >= self.selection.named.len() => Place::Selected,
                 Stage::Unidentified => Place::Listed,
                 Stage::Missing => Place::Created,
                 Stage::Gone | Stage::Identified(..) | Stage::Begun => continue,
@@ -276,7 +300,8 @@ impl Several {
             }
         }
         for name in names.iter().filter(|name| self.selection.has_prefix_of(name)) {
-            if self.wanted.iter().any(|(wanted, _)| wanted.name == *name && wanted.account.is_none()) {
+            // One that is named by an ARN may be of this account: it would be read under two keys.
+            if self.wanted.iter().any(|(wanted, _)| wanted.name == *name) {
                 continue;
             }
             // One that was not listed before was created since.
@@ -286,7 +311,8 @@ impl Several {
         }
     }
 
-    fn start_to_create(&mut self, scan: &Scan, typed: bool) {
+    /// Creates the leases of identified streams, if the table has none of them under another key.
+    fn start_to_create(&mut self, typed: bool) {
         for index in 0..self.wanted.len() {
             let Some((wanted, Stage::Identified(stream, described))) = self.wanted.get(index) else {
                 continue;
@@ -296,26 +322,26 @@ impl Several {
             else {
                 continue;
             };
-            // Another worker may have created leases under another key since.
-            if wanted.identifier(described.as_ref(), &scan.streams).as_ref() != Ok(stream) {
-                info!(event = "stream_identified_again", %stream, "identifying a stream again: other leases of it were created");
-                if let Some((_, stage)) = self.wanted.get_mut(index) {
-                    *stage = Stage::Unidentified;
-                }
-                continue;
-            }
             let (at_once, span) = (self.at_once.clone(), error_span!("stream", %stream));
-            let stream = stream.clone();
+            let (stream, described, wanted) = (stream.clone(), described.clone(), wanted.clone());
+            let table = self.table.clone();
             let created = async move {
                 let _turn = at_once.acquire_owned().await;
-                let created = timeout(CREATION, shard_sync.typed(typed).begin().instrument(span)).await;
-                Outcome::Begun(created.map_or_else(
-                    |_| {
-                        let text = format!("stream {stream}: its leases were not created in {CREATION:?}");
-                        Err(shard::Error::Unavailable(text).into())
-                    },
-                    |outcome| outcome.map_err(Error::from),
-                ))
+                let create = async {
+                    // Another worker may have created leases under another key since it was identified.
+                    let scan = Scan::new(Arc::new(table.list().await?));
+                    if wanted.identifier(described.as_ref(), &scan.streams)? != stream {
+                        let text =
+                            format!("stream {stream}: leases were created under another key meanwhile");
+                        return Err(shard::Error::Unavailable(text).into());
+                    }
+                    shard_sync.typed(typed).begin().await.map_err(Error::from)
+                };
+                let created = timeout(CREATION, create.instrument(span)).await;
+                Outcome::Begun(created.unwrap_or_else(|_| {
+                    let text = format!("stream {stream}: its leases were not created in {CREATION:?}");
+                    Err(shard::Error::Unavailable(text).into())
+                }))
             };
             self.spawn(subject, created);
         }
@@ -339,6 +365,9 @@ impl Several {
                 Err(error) => error,
             },
             (Ok(Outcome::Begun(Ok(()))), Subject::Wanted(index)) => {
+                if let Some((_, Stage::Identified(stream, _))) = self.wanted.get(*index) {
+                    self.begun.insert(stream.clone());
+                }
                 self.set(*index, Stage::Begun);
                 return Done::Other;
             }
@@ -353,8 +382,13 @@ impl Several {
             Subject::Wanted(index) => {
                 let stage = self.wanted.get(index).map(|(_, stage)| stage);
                 let is_missing = matches!(failed, Error::Stream(shard::Error::StreamMissing(_)));
-                if is_missing && matches!(stage, Some(Stage::Unidentified)) {
-                    self.set(index, Stage::Missing);
+                match stage {
+                    Some(Stage::Unidentified | Stage::Identified(..)) if is_missing => {
+                        self.set(index, Stage::Missing);
+                    }
+                    // It is described again: it can be another stream of that name by then.
+                    Some(Stage::Identified(..)) => self.set(index, Stage::Unidentified),
+                    Some(Stage::Unidentified | Stage::Missing | Stage::Gone | Stage::Begun) | None => {}
                 }
                 let stream = self.wanted.get(index).map_or("", |(wanted, _)| &wanted.name);
                 if failed.may_pass() {
@@ -387,7 +421,9 @@ impl Several {
     /// Makes the stream known to the other modules: its leases are acquired from now on.
     fn admit(&mut self, stream: &StreamIdentifier, opened: Opened) {
         self.unknown.remove(stream);
-        if self.admitted.contains_key(stream) {
+        // Nothing uses one whose shard sync does not run: it has no leases.
+        let is_used = self.kept.contains(stream) || self.in_table.contains(stream);
+        if is_used && self.admitted.contains_key(stream) {
             return;
         }
         let Opened { recognition, source, shard_sync } = opened;
@@ -425,20 +461,23 @@ impl Several {
         typed: bool,
         stop: CancellationToken,
     ) {
-        let (mut kept, mut tasks) = (BTreeSet::new(), JoinSet::new());
+        let mut tasks = JoinSet::new();
         let mut backoff = Backoff::new(AGAIN.0, AGAIN.1, fastrand::Rng::new());
         let mut again = Instant::now() + backoff.pause();
         let mut list = Instant::now() + if self.is_listed { LIST_AGAIN } else { AGAIN.0 };
         loop {
-            for stream in self.to_keep(&kept) {
+            for stream in self.to_keep() {
                 let Some(shard_sync) = self.admitted.get(&stream) else { continue };
                 let shard_sync = shard_sync.clone().typed(typed);
                 let keep = keep_in_step(shard_sync, seen.clone(), handle.clone(), stop.clone());
                 tasks.spawn(keep.instrument(error_span!("stream", %stream)));
-                kept.insert(stream);
+                self.kept.insert(stream);
             }
             let waits = self.wanted.iter().any(|(_, stage)| !matches!(stage, Stage::Begun | Stage::Gone));
             let lists = !self.selection.prefixes.is_empty();
+            if !waits {
+                backoff.reset();
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -455,8 +494,8 @@ impl Several {
                 }
                 () = sleep_until(again), if waits => {
                     let attempt = async {
+                        self.start_to_create(typed);
                         let scan = self.scan().await?;
-                        self.start_to_create(&scan, typed);
                         self.start_to_identify(&scan);
                         Ok::<_, Error>(())
                     };
@@ -478,23 +517,18 @@ impl Several {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// The admitted streams whose shard sync is not running yet. That of a configured stream without leases begins once its
-    /// first leases were created here, under a key that was verified.
-    fn to_keep(&self, kept: &BTreeSet<StreamIdentifier>) -> Vec<StreamIdentifier> {
-        let waits: BTreeSet<&StreamIdentifier> = self
-            .wanted
-            .iter()
-            .filter_map(|(_, stage)| match stage {
-                Stage::Identified(stream, _) => Some(stream),
-                Stage::Unidentified | Stage::Missing | Stage::Gone | Stage::Begun => None,
-            })
-            .collect();
-        let is_due = |stream: &&StreamIdentifier| !kept.contains(*stream) && !waits.contains(*stream);
+    /// The admitted streams whose shard sync is not running yet. It can create leases, so that of a stream without any
+    /// begins after this worker has created the first ones, under a key that no other leases of it contradict.
+    fn to_keep(&self) -> Vec<StreamIdentifier> {
+        let has_leases =
+            |stream: &StreamIdentifier| self.begun.contains(stream) || self.in_table.contains(stream);
+        let is_due = |stream: &&StreamIdentifier| !self.kept.contains(*stream) && has_leases(stream);
         self.admitted.keys().filter(is_due).cloned().collect()
     }
 
     /// Identifies the streams that have leases and are not known yet.
     fn meet(&mut self, scan: &Scan) {
+        self.in_table = scan.streams.clone();
         self.unknown.retain(|stream, _| scan.streams.contains(stream));
         self.reported.retain(|(stream, _), _| scan.streams.contains(stream));
         for stream in read_twice(&scan.streams) {
@@ -521,11 +555,20 @@ impl Several {
                 }
                 continue;
             }
-            let is_listed = self.wanted.iter().any(|(wanted, _)| wanted.is(&stream))
-                || self.selection.has_prefix_of(stream.name());
-            let place = if is_listed { Place::Listed } else { Place::Unlisted };
+            let place = self.place(&stream);
             let identified = self.identify.clone().by_key(stream, place, scan.clone());
             self.spawn(subject, async { Outcome::Identified(Box::new(identified.await)) });
+        }
+    }
+
+    /// The place in the configuration of a stream that has leases.
+    fn place(&self, stream: &StreamIdentifier) -> Place {
+        let wanted = self.wanted.iter().find(|(wanted, _)| wanted.is(stream));
+        match wanted {
+            Some((_, Stage::Missing | Stage::Gone)) => Place::Created,
+            Some((_, Stage::Unidentified | Stage::Identified(..) | Stage::Begun)) => Place::Listed,
+            None if self.selection.has_prefix_of(stream.name()) => Place::Selected,
+            None => Place::Unlisted,
         }
     }
 

@@ -18,10 +18,13 @@ use crate::recognition::{Pace, Recognition};
 use crate::retrieval::registration::{self, StreamConsumer};
 use crate::retrieval::{self, Source};
 use crate::shard_sync::{self, ShardSync};
-use crate::stream::StreamIdentifier;
+use crate::stream::{StreamId, StreamIdentifier};
 
 /// Most concurrent retrieval calls. Each has a timeout.
 const CALLS: usize = 200;
+
+/// The shortest retention of a stream, in milliseconds.
+const RETENTION: i64 = 24 * 60 * 60 * 1000;
 
 /// A stream that can be called.
 pub(super) struct Found {
@@ -43,6 +46,8 @@ pub(super) enum Place {
     Listed,
     /// It is configured, and was created after the worker had looked for it.
     Created,
+    /// It is selected by the beginning of its name.
+    Selected,
     /// Only the table has leases of it.
     Unlisted,
 }
@@ -103,6 +108,17 @@ impl Opener {
             reaches: reaches.clone(),
             clock: ports.clock(),
             pace,
+        }
+    }
+
+    /// The place of a stream that was described. One that is selected by its name, and younger than the shortest retention
+    /// in an application that has begun, was created since: at `LATEST` a worker that restarts meanwhile would skip its
+    /// first records.
+    pub(super) fn place(&self, place: Place, described: Option<&StreamId>, has_begun: bool) -> Place {
+        let is_young = |created| created > self.clock.past() - RETENTION;
+        match (place, described) {
+            (Place::Selected, Some(stream)) if has_begun && is_young(stream.created()) => Place::Created,
+            (place, _) => place,
         }
     }
 

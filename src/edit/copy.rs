@@ -4,11 +4,12 @@
 //! Rows are created, never changed or deleted. The old table stays as it is: until a worker of the new application has
 //! stored a checkpoint, the old one can continue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::lease::orders::{in_force, include};
 use crate::lease::{Lease, LeaseKey};
 use crate::stream::StreamIdentifier;
 
@@ -44,13 +45,18 @@ impl Copy {
     }
 }
 
-/// The steps, parents first. `from` are the leases of the old table, `into` those of the new one.
-pub fn plan(from: &[Lease], into: &[Lease], stream: &StreamIdentifier, typed: bool) -> Vec<Copy> {
+/// The steps, parents first. `from` are the leases of the old table, `into` those of the new one. The order of an operator
+/// for the old application stays there: that of the new one is in force, and dates leases at `LATEST` at `latest_from`.
+pub fn plan(from: &[Lease], into: &[Lease], stream: &StreamIdentifier, latest_from: i64) -> Vec<Copy> {
     let there: BTreeMap<&LeaseKey, &Lease> = into.iter().map(|lease| (&lease.key, lease)).collect();
+    let typed = into.is_empty() || into.iter().any(|lease| lease.typed);
     let mut steps: Vec<Copy> = from
         .iter()
         .map(|lease| {
-            let new = Box::new(copied(lease, stream, typed));
+            let mut new = Box::new(copied(lease, stream, typed));
+            if let Some(order) = in_force(into) {
+                include(&mut new, order, latest_from);
+            }
             match there.get(&new.key) {
                 None => Copy::Create(new),
                 Some(row) if row.checkpoint == new.checkpoint => Copy::There(new),
@@ -73,6 +79,7 @@ fn copied(lease: &Lease, stream: &StreamIdentifier, typed: bool) -> Lease {
         checkpoint_owner: None,
         process: None,
         throughput: None,
+        pause: None,
         typed,
         ..lease.clone()
     }
@@ -86,8 +93,19 @@ pub fn creates(steps: &[Copy]) -> impl Iterator<Item = &Lease> {
     })
 }
 
-/// The first row that exists with another checkpoint.
-pub fn refusal(steps: &[Copy]) -> Option<String> {
+/// Why nothing is copied: a row exists with another checkpoint, or the new table has other leases of the stream. Its shards
+/// would be read from elsewhere, or twice.
+pub fn refusal(steps: &[Copy], into: &[Lease], stream: &StreamIdentifier) -> Option<String> {
+    let copied: BTreeSet<&LeaseKey> = steps.iter().map(|step| &step.lease().key).collect();
+    let is_same =
+        |other: &StreamIdentifier| other.account() == stream.account() && other.name() == stream.name();
+    let other = into
+        .iter()
+        .map(|lease| &lease.key)
+        .find(|key| key.stream().is_some_and(is_same) && !copied.contains(key));
+    if let Some(key) = other {
+        return Some(format!("the lease {key} exists, which the other table does not have"));
+    }
     let differs = |step: &Copy| match step {
         Copy::Differs { new, there } => Some(format!(
             "the lease {} exists at {there}, not at {}: a worker of the new application has begun with it",
@@ -122,6 +140,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::lease::orders::Pause;
     use crate::sequence::{Position, Sequence};
     use crate::shard::HashRange;
 
@@ -137,7 +156,7 @@ mod tests {
         let ended = lease("shardId-0", None, Position::shard_end());
         let child = lease("shardId-1", Some("shardId-0"), Position::new(Sequence::Latest));
         let from = [child.clone(), ended.clone()];
-        let steps = plan(&from, &[], &stream, true);
+        let steps = plan(&from, &[], &stream, 9);
         let created: Vec<Lease> = creates(&steps).cloned().collect();
         assert_eq!(created.len(), 2);
         assert_eq!(created[0].key, "1:orders:5:shardId-0".into(), "parents first");
@@ -145,12 +164,30 @@ mod tests {
         assert_eq!((&created[1].parents, created[1].latest_from), (&child.parents, Some(5)));
         assert_eq!(created[0].checkpoint, ended.checkpoint);
 
-        let again = plan(&from, &created, &stream, true);
-        assert_eq!((creates(&again).count(), refusal(&again)), (0, None), "a second run");
-        let cut = plan(&from, &created[..1], &stream, true);
+        let refused = |into: &[Lease]| refusal(&plan(&from, into, &stream, 9), into, &stream).is_some();
+        let again = plan(&from, &created, &stream, 9);
+        assert_eq!((creates(&again).count(), refused(&created)), (0, false), "a second run");
+        let cut = plan(&from, &created[..1], &stream, 9);
         assert_eq!(creates(&cut).count(), 1, "a run that was interrupted is completed");
         let begun = Lease { checkpoint: Position::new(Sequence::TrimHorizon), ..created[1].clone() };
-        let refused = plan(&from, &[begun], &stream, true);
-        assert!(refusal(&refused).is_some());
+        assert!(refused(&[begun]));
+        for key in ["1:orders:5:shardId-9", "1:orders:6:shardId-0"] {
+            assert!(refused(&[Lease { key: key.into(), ..created[0].clone() }]), "{key}");
+        }
+        let other = Lease { key: "1:refunds:5:shardId-9".into(), ..created[0].clone() };
+        assert!(!refused(&[other]), "of another stream");
+    }
+
+    #[test]
+    fn order_of_the_new_application_is_in_force() {
+        let stream = StreamIdentifier::parse("1:orders:5").unwrap();
+        let paused = |millis: i64| Some(Pause::parse(&format!("paused {millis} operator")));
+        let old =
+            Lease { pause: paused(8), ..lease("shardId-0", None, Position::new(Sequence::TrimHorizon)) };
+        let created =
+            |into: &[Lease]| creates(&plan(std::slice::from_ref(&old), into, &stream, 9)).next().cloned();
+        assert_eq!(created(&[]).unwrap().pause, None);
+        let other = Lease { key: "1:refunds:5:s".into(), pause: paused(3), ..old.clone() };
+        assert_eq!(created(&[other]).unwrap().pause, paused(3));
     }
 }

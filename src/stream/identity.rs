@@ -71,6 +71,11 @@ impl StreamId {
         self.arn.rsplit_once('/').map_or(&*self.arn, |(_, name)| name)
     }
 
+    /// The account; none at a local endpoint.
+    pub fn account(&self) -> Option<&str> {
+        real_account(&self.arn)
+    }
+
     /// Creation time in milliseconds since 1970.
     pub fn created(&self) -> i64 {
         self.created
