@@ -87,12 +87,12 @@ pub(super) struct Several {
 enum Stage {
     /// Its identifier is unknown.
     Unidentified,
-    /// It did not exist when it was last looked for.
+    /// It did not exist when it was looked for.
     Missing,
     /// It was selected by the beginning of its name, and is not listed any more.
     Gone,
     /// Its leases may be missing.
-    Identified(StreamIdentifier, Option<StreamId>),
+    Identified(StreamIdentifier, Option<StreamId>, Place),
     Begun,
 }
 
@@ -314,7 +314,7 @@ impl Several {
     /// Creates the leases of identified streams, if the table has none of them under another key.
     fn start_to_create(&mut self, typed: bool) {
         for index in 0..self.wanted.len() {
-            let Some((wanted, Stage::Identified(stream, described))) = self.wanted.get(index) else {
+            let Some((wanted, Stage::Identified(stream, described, _))) = self.wanted.get(index) else {
                 continue;
             };
             let subject = Subject::Wanted(index);
@@ -359,13 +359,15 @@ impl Several {
                 Ok(Identified { stream, opened, described }) => {
                     self.admit(&stream, opened);
                     let Subject::Wanted(index) = subject else { return Done::Other };
-                    self.set(index, Stage::Identified(stream, described));
+                    let was_missing = matches!(self.wanted.get(index), Some((_, Stage::Missing)));
+                    let place = if was_missing { Place::Created } else { Place::Listed };
+                    self.set(index, Stage::Identified(stream, described, place));
                     return Done::Identified;
                 }
                 Err(error) => error,
             },
             (Ok(Outcome::Begun(Ok(()))), Subject::Wanted(index)) => {
-                if let Some((_, Stage::Identified(stream, _))) = self.wanted.get(*index) {
+                if let Some((_, Stage::Identified(stream, ..))) = self.wanted.get(*index) {
                     self.begun.insert(stream.clone());
                 }
                 self.set(*index, Stage::Begun);
@@ -386,7 +388,9 @@ impl Several {
                     Some(Stage::Unidentified | Stage::Identified(..)) if is_missing => {
                         self.set(index, Stage::Missing);
                     }
-                    // It is described again: it can be another stream of that name by then.
+                    // It is described again: it can be another stream of that name by then. Its first record is still
+                    // the one to begin with.
+                    Some(Stage::Identified(.., Place::Created)) => self.set(index, Stage::Missing),
                     Some(Stage::Identified(..)) => self.set(index, Stage::Unidentified),
                     Some(Stage::Unidentified | Stage::Missing | Stage::Gone | Stage::Begun) | None => {}
                 }
