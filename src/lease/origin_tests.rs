@@ -330,6 +330,10 @@ fn reset_applies_only_to_an_unchanged_row() {
     );
     assert!(!reset.holds(&Lease { counter: 1, ..before.clone() }), "its owner has renewed it");
     assert!(!reset.holds(&after), "it was done");
+    // The leader has assigned it since, and another attempt follows.
+    let again = update::reset(&owned(after, "java"), BTreeSet::new(), shard.range, Some(&stream(5)));
+    let notes = |change: &update::Change| matches!(change, update::Change::SetEarlier(_));
+    assert!(!again.changes.iter().any(notes), "the earlier checkpoint is kept");
 }
 
 proptest! {

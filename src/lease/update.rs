@@ -298,16 +298,18 @@ fn unchanged(lease: &Lease) -> Vec<Requirement> {
 
 fn forsake(lease: &Lease, checkpoint: Position) -> Vec<Change> {
     let stream = lease.stream.as_ref().map_or("-".to_owned(), ToString::to_string);
-    let Position { sequence, sub } = &lease.checkpoint;
-    vec![
+    let note = format!("{stream} {}/{}", lease.checkpoint.sequence.as_str(), lease.checkpoint.sub);
+    // A second attempt replaces nothing, and keeps the note of the first one.
+    let note = (lease.checkpoint != checkpoint).then_some(Change::SetEarlier(note));
+    let changes = [
         Change::SetCounter(lease.counter + 1),
         Change::ClearOwner,
         Change::ClearCheckpointOwner,
         Change::SetCheckpoint(checkpoint),
         Change::ClearPending,
         Change::ClearLatestFrom,
-        Change::SetEarlier(format!("{stream} {}/{sub}", sequence.as_str())),
-    ]
+    ];
+    changes.into_iter().chain(note).collect()
 }
 
 /// The leader, or an owner that shuts down, assigns the lease to a worker at once. The counter is
