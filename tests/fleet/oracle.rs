@@ -107,7 +107,10 @@ impl Oracle {
         let key = &before.key;
         self.note(&format!("{worker} {key} {:?}", update.changes));
         self.ordered(&after);
-        let reset = update.changes.iter().any(|change| matches!(change, Change::SetEarlier(_)));
+        // No other write clears the owner and sets a checkpoint.
+        let has = |wanted: fn(&Change) -> bool| update.changes.iter().any(wanted);
+        let reset = has(|change| matches!(change, Change::ClearOwner))
+            && has(|change| matches!(change, Change::SetCheckpoint(_)));
         if reset && worker.as_str() == OPERATOR {
             return self.moved(key);
         }
