@@ -31,6 +31,7 @@ mod generations;
 mod latest;
 mod ledger;
 mod links;
+mod opening;
 mod operator;
 mod oracle;
 mod orders;

@@ -24,7 +24,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
-use crate::links::{Link, ListedOnly};
+use crate::links::Link;
+use crate::opening::ListedOnly;
 use crate::stream::Stream;
 use crate::world::{Bug, Denied, FAILOVER, Network, World};
 
