@@ -118,7 +118,7 @@ enum Sub {
     /// Print, move, release or park the leases of an application.
     ///
     /// Reads the tables of the application twice, and prints its leases, its workers, its leader, and which of them are
-    /// renewed. Writes nothing, unless seek or release follows FILE.
+    /// renewed. Writes nothing, unless one of the commands below follows FILE.
     Leases(Leases),
     /// Test a record processor without AWS.
     ///

@@ -37,18 +37,18 @@ mod error;
 mod identify;
 mod in_step;
 mod keeper;
+mod opener;
 mod ports;
 mod several;
 mod start;
 pub mod stop;
-mod streams;
 
 use counted::Counted;
 pub use error::Error;
 use keeper::{Keeper, Shared};
+use opener::Opener;
 pub use ports::{Open, Ports, StreamPorts, Streams};
 use stop::Running;
-use streams::Opener;
 
 /// The shared part of all applications of this process: its limits, and the thread that starts record processors.
 #[derive(Debug)]

@@ -259,7 +259,7 @@ fn tables(clients: &client::Clients, config: &Config) -> (Leases, State) {
         recoverable: config.recover_table,
         segments: config.scan_segments,
         initial: config.initial.sequence(),
-        streams: if config.streams.is_empty() { Streams::One } else { Streams::Several },
+        streams: Streams::of(&config.streams),
     };
     (clients.leases(config.table.clone(), options), state)
 }

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 use tracing::{Instrument as _, error_span};
 
 use super::error::Error;
+use super::opener::{Opened, Opener, Place};
 use super::ports::{Open, StreamPorts};
-use super::streams::{Opened, Opener, Place};
 use crate::lease::Lease;
 use crate::shard;
 use crate::stream::{StreamId, StreamIdentifier, Wanted};
@@ -109,7 +109,7 @@ impl Identify {
     async fn compared(
         &self,
         stream: StreamIdentifier,
-        found: super::streams::Found,
+        found: super::opener::Found,
         place: Place,
         scan: &Scan,
         described: Option<StreamId>,

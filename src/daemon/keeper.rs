@@ -7,9 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
 use super::in_step::keep_in_step;
+use super::opener::{Opened, Opener, Place};
 use super::ports::Streams;
 use super::several::Several;
-use super::streams::{Opened, Opener, Place};
 use crate::coordinator::{Handle, Snapshot};
 use crate::lease::Table;
 use crate::recognition::Recognitions;

@@ -20,8 +20,8 @@ use tracing::{Instrument as _, error, error_span, info, warn};
 use super::error::Error;
 use super::identify::{Identified, Identify, Scan};
 use super::in_step::keep_in_step;
+use super::opener::{Opened, Opener, Place};
 use super::ports::Open;
-use super::streams::{Opened, Opener, Place};
 use crate::backoff::Backoff;
 use crate::coordinator::{Handle, Snapshot};
 use crate::exit::Exit;
@@ -433,8 +433,9 @@ impl Several {
         let Opened { recognition, source, shard_sync } = opened;
         self.sources.insert(stream.clone(), source);
         self.recognitions.insert(stream.clone(), recognition);
-        self.admitted.insert(stream.clone(), shard_sync);
-        info!(event = "stream_admitted", %stream, "reading the leases of a stream");
+        if self.admitted.insert(stream.clone(), shard_sync).is_none() {
+            info!(event = "stream_admitted", %stream, "reading the leases of a stream");
+        }
     }
 
     fn not_identified(&mut self, stream: &StreamIdentifier, failed: &Error) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::update::Update;
 use super::{Lease, LeaseKey, WorkerId};
 use crate::shard::BoxFuture;
+use crate::stream::Selection;
 
 /// A failed request, distinguished by what the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
@@ -109,6 +110,13 @@ pub enum Streams {
     One,
     /// The keys begin with the identifier of the stream.
     Several,
+}
+
+impl Streams {
+    /// The kind of table for the streams of `multilangd.streams`; for the only stream if none is selected.
+    pub fn of(selection: &Selection) -> Self {
+        if selection.is_empty() { Self::One } else { Self::Several }
+    }
 }
 
 /// How [`Table::ensure`] found the table.

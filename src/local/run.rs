@@ -129,7 +129,7 @@ pub enum Error {
     /// Records of a file, and the end, belong to one stream.
     #[error(
         "--put and --exit-when-done need a properties file with streamName (with multilangd.streams, put records with \
-         multilangd put STREAM --kinesis-port PORT)"
+         multilangd put STREAM --local --kinesis-port PORT)"
     )]
     SeveralStreams,
     /// The stream could not be created or read.
@@ -333,6 +333,10 @@ async fn serve(
 ) -> Result<(), Error> {
     let failed = |reason: String| Error::Stream { stream: config.stream.clone(), reason };
     let options = &home.options;
+    let is_one = config.streams.is_empty();
+    if !is_one && (options.put.is_some() || options.exit_when_done.is_some()) {
+        return Err(Error::SeveralStreams);
+    }
     let watch = Watch::start(config)?;
     let board = watch.board.clone();
     let clients = client::clients(&client_settings(config), board.clone())
@@ -341,10 +345,6 @@ async fn serve(
     let mut made = false;
     for name in config.stream_names() {
         made |= make_stream(&clients.kinesis, name, options.shards).await.map_err(failed)?;
-    }
-    let is_one = config.streams.is_empty();
-    if !is_one && (options.put.is_some() || options.exit_when_done.is_some()) {
-        return Err(Error::SeveralStreams);
     }
 
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
@@ -355,7 +355,7 @@ async fn serve(
         recoverable: false,
         segments: config.scan_segments,
         initial: config.initial.sequence(),
-        streams: if config.streams.is_empty() { Streams::One } else { Streams::Several },
+        streams: Streams::of(&config.streams),
     };
     let machine =
         Machine::prepare(1).map_err(|error| failed(format!("failed to start a thread: {error}")))?;

@@ -28,8 +28,8 @@ impl StreamIdentifier {
 
     /// The identifier and the shard's id in a key of a table of several streams. None for another text.
     pub fn split(key: &str) -> Option<(Self, &str)> {
-        let (stream, shard) = key.rsplit_once(':')?;
-        Some((Self::parse(stream)?, shard))
+        let (stream, shard) = Self::split_text(key)?;
+        Some((Self(stream.into()), shard))
     }
 
     /// [`StreamIdentifier::split`] as texts.

@@ -17,8 +17,8 @@ impl Maker {
                 format!("{} = true needs streamArn, or an ARN in {}", own::USE_STREAM_ARN, own::STREAMS);
             self.fault(own::USE_STREAM_ARN.name(), text);
         }
-        let elsewhere = self.settings.of(client::KINESIS_REGION);
-        if let Some(text) = elsewhere.and_then(|region| streams::elsewhere(&self.settings, &region)) {
+        let region = self.settings.of(client::KINESIS_REGION);
+        if let Some(text) = region.and_then(|region| streams::elsewhere(&self.settings, &region)) {
             self.own_fault(own::STREAMS, text);
         }
         let Some(stream) = self.settings.of(kcl::STREAM_ARN).and_then(|arn| stream_of_arn(&arn)) else {
