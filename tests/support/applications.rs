@@ -53,14 +53,16 @@ pub fn received(log: &[Report], application: &str) -> Vec<usize> {
 }
 
 /// Puts a record into each stream every 100 ms, until at least `least` were put to each and `done`. Returns the number
-/// put, and the largest gap between deliveries of each application.
+/// put, and the largest gap between deliveries of each application. The time before the first delivery and the time after
+/// the last one are gaps, too.
 pub async fn feed(
     rig: &mut Rig,
     applications: &[&str],
     least: usize,
     mut done: impl FnMut(&Rig) -> bool,
 ) -> (usize, BTreeMap<String, Duration>) {
-    let mut times: BTreeMap<String, Vec<Instant>> = BTreeMap::new();
+    let mut times: BTreeMap<&str, Vec<Instant>> =
+        applications.iter().map(|application| (*application, vec![Instant::now()])).collect();
     let (mut number, mut seen) = (0, rig.log.len());
     let all = async {
         let mut looks = tokio::time::interval(Duration::from_millis(100));
@@ -74,9 +76,9 @@ pub async fn feed(
                 rig.log.push(report);
             }
             for report in &rig.log[seen..] {
-                for application in applications {
+                for (application, times) in &mut times {
                     if !received(std::slice::from_ref(report), application).is_empty() {
-                        times.entry((*application).to_owned()).or_default().push(Instant::now());
+                        times.push(Instant::now());
                     }
                 }
             }
@@ -85,8 +87,12 @@ pub async fn feed(
     };
     let in_time = timeout(LIMIT, all).await.is_ok();
     assert!(in_time, "not reached after {number} records\n{}", rig.daemon_log());
-    let largest = |times: Vec<Instant>| times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
-    (number, times.into_iter().map(|(name, times)| (name, largest(times))).collect())
+    let end = Instant::now();
+    let largest = |mut times: Vec<Instant>| {
+        times.push(end);
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap()
+    };
+    (number, times.into_iter().map(|(name, times)| (name.to_owned(), largest(times))).collect())
 }
 
 /// Waits until the applications have received the records 1 to `count`, once and in order, if they were put since
