@@ -36,6 +36,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use self::orders::{Park, Pause};
+use self::sync::InitialPosition;
 use crate::recognition::Recognitions;
 use crate::sequence::Position;
 use crate::shard::{HashRange, ShardId};
@@ -193,6 +194,9 @@ pub struct Lease {
     /// `multilangdLatestFrom`: when the first owner of a lease at `LATEST` began to read, in milliseconds since 1970 by
     /// AWS's clock. Until the first checkpoint, the next owner starts there. KCL starts at the newest record again.
     pub latest_from: Option<i64>,
+    /// `multilangdInitialPosition`: the initial position of the stream's first leases, if it was another one than that of
+    /// the application. A worker that completes them creates the missing ones there.
+    pub initial: Option<InitialPosition>,
     /// `multilangdParked`: the order of an operator to park the shard.
     pub park: Option<Park>,
     /// `multilangdPause`: the last order of an operator to pause or resume the application.
@@ -218,6 +222,7 @@ impl Lease {
             stream: None,
             process: None,
             latest_from: None,
+            initial: None,
             park: None,
             pause: None,
         }

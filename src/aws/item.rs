@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::lease::orders::{Park, Pause};
+use crate::lease::sync::InitialPosition;
 use crate::lease::table::Streams;
 use crate::lease::{Lease, LeaseKey, ProcessId, Throughput};
 use crate::sequence::{Position, Sequence};
@@ -35,6 +36,7 @@ pub(super) const THROUGHPUT: &str = "throughputKBps";
 pub(super) const STREAM: &str = "multilangdStream";
 pub(super) const PROCESS: &str = "multilangdProcess";
 pub(super) const LATEST_FROM: &str = "multilangdLatestFrom";
+pub(super) const INITIAL: &str = "multilangdInitialPosition";
 pub(super) const PARK: &str = "multilangdParked";
 pub(super) const PAUSE: &str = "multilangdPause";
 pub(super) const EARLIER: &str = "multilangdEarlierCheckpoint";
@@ -84,10 +86,12 @@ pub(super) fn new_row(lease: &Lease) -> Item {
     let stream = lease.stream.as_ref().map(|stream| (STREAM, text(&stream.to_string())));
     let process = lease.process.as_ref().map(|process| (PROCESS, text(&process.to_string())));
     let latest_from = lease.latest_from.map(|millis| (LATEST_FROM, number(millis)));
+    let initial = lease.initial.map(|initial| (INITIAL, text(initial.sequence().as_str())));
     let park = lease.park.as_ref().map(|park| (PARK, text(&park.to_string())));
     let pause = lease.pause.as_ref().map(|pause| (PAUSE, text(&pause.to_string())));
-    let more = [identifier, shard, owner, children, throughput, stream, process, latest_from, park, pause];
-    let more = more.into_iter().flatten();
+    let dates = [latest_from, initial, park, pause];
+    let more =
+        [identifier, shard, owner, children, throughput, stream, process].into_iter().chain(dates).flatten();
     item.extend(more.map(|(name, value)| (name.to_owned(), value)));
     item
 }
@@ -234,6 +238,7 @@ fn lease(item: &Item, initial: &Sequence, streams: Streams) -> Result<Lease, &'s
             .map(|text| StreamId::parse(text).unwrap_or_else(|| StreamId::new(text, 0))),
         process: get_text(item, PROCESS).and_then(ProcessId::parse),
         latest_from: get_number(item, LATEST_FROM),
+        initial: get_text(item, INITIAL).and_then(InitialPosition::named),
         park: get_text(item, PARK).map(Park::parse),
         pause: get_text(item, PAUSE).map(Pause::parse),
     })

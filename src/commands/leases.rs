@@ -513,6 +513,7 @@ impl Ports<'_> {
         let settings = shard_sync::Settings {
             me: "-".into(),
             initial: config.initial,
+            first: None,
             ignore_unexpected_children: config.ignore_unexpected_children,
             skip_if_leases_exist: true,
             sync_pause: config.failover,

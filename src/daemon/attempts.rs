@@ -136,6 +136,7 @@ mod tests {
             reaches: crate::reach::Reaches::default(),
             me: "me".into(),
             initial: InitialPosition::Latest,
+            first: None,
             ignore_unexpected_children: false,
             skip_if_leases_exist: false,
             sync_pause: std::time::Duration::from_secs(60),

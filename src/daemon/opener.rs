@@ -80,6 +80,7 @@ impl Opener {
             reaches: reaches.clone(),
             me: config.worker.clone(),
             initial: config.initial,
+            first: None,
             ignore_unexpected_children: config.ignore_unexpected_children,
             skip_if_leases_exist: config.skip_sync_if_leases_exist,
             sync_pause: config.shard_sync_pause,
@@ -134,14 +135,14 @@ impl Opener {
         let Found { ports: StreamPorts { shards, records, fanout }, recognition } = found;
         let sink = self.sinks.of(of);
         let name = of.map_or_else(|| self.sync.stream.clone(), |stream| stream.name().to_owned());
-        let initial = match (self.sync.initial, place) {
+        let first = match (self.sync.initial, place) {
             // All its records arrived while the worker ran.
-            (InitialPosition::Latest, Place::Created) => InitialPosition::TrimHorizon,
-            (initial, _) => initial,
+            (InitialPosition::Latest, Place::Created) => Some(InitialPosition::TrimHorizon),
+            (_, _) => None,
         };
         let listed = place != Place::Unlisted;
         let sync = self.sync.clone();
-        let settings = shard_sync::Settings { stream: name, listed, initial, sink: sink.clone(), ..sync };
+        let settings = shard_sync::Settings { stream: name, listed, first, sink: sink.clone(), ..sync };
         let shard_sync = ShardSync::new(self.table.clone(), shards.clone(), recognition.clone(), settings);
         let consumer = fanout.zip(self.fanout.clone());
         let source = Source {

@@ -11,7 +11,7 @@ use crate::sequence::{Position, Sequence};
 use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 
 /// The position of a stream's first leases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InitialPosition {
     /// Only new records.
     Latest,
@@ -23,6 +23,12 @@ pub enum InitialPosition {
 }
 
 impl InitialPosition {
+    /// The position `LATEST` or `TRIM_HORIZON`.
+    pub fn named(name: &str) -> Option<Self> {
+        let known = [Self::Latest, Self::TrimHorizon].into_iter();
+        known.into_iter().find(|position| position.sequence().as_str() == name)
+    }
+
     /// The checkpoint of a new lease.
     pub fn sequence(self) -> Sequence {
         match self {

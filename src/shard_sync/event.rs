@@ -25,6 +25,8 @@ pub struct Settings {
     pub me: WorkerId,
     /// `initialPositionInStream`, `initialPositionInStreamExtended`.
     pub initial: InitialPosition,
+    /// That of the first leases of the stream, where it is another one.
+    pub first: Option<InitialPosition>,
     /// `ignoreUnexpectedChildShards`.
     pub ignore_unexpected_children: bool,
     /// `skipShardSyncAtWorkerInitializationIfLeasesExist`.

@@ -180,7 +180,7 @@ pub(super) fn wrong(
 
 /// The shards to be listed for [`needed`].
 pub(super) fn filter(rows: &[Lease], settings: &Settings) -> Filter {
-    if rows.is_empty() { settings.initial.filter() } else { Filter::All }
+    if rows.is_empty() { settings.first.unwrap_or(settings.initial).filter() } else { Filter::All }
 }
 
 /// The leases to be created, with the order in force: that of the rows, or `order` of the other streams of the table. If
@@ -192,7 +192,10 @@ pub(super) fn needed(
     order: Option<&Pause>,
     past: i64,
 ) -> Result<Vec<Lease>, sync::Error> {
-    let &Settings { initial, ignore_unexpected_children, .. } = settings;
+    let &Settings { initial, first, ignore_unexpected_children, .. } = settings;
+    // Leases that another worker began to create, perhaps with another configuration, are completed as they were begun.
+    let first = if rows.is_empty() { first } else { rows.iter().find_map(|row| row.initial) };
+    let initial = first.unwrap_or(initial);
     let mut missing = if rows.is_empty() {
         sync::plan_first(listed, initial)?
     } else {
@@ -200,6 +203,7 @@ pub(super) fn needed(
         missing.extend(origin::orphans(rows, listed));
         missing
     };
+    missing.iter_mut().for_each(|lease| lease.initial = first);
     let orders = in_force(rows).into_iter().chain(order);
     if let Some(pause) = orders.reduce(|one, other| if one.covers(other) { one } else { other }) {
         missing.iter_mut().for_each(|lease| include(lease, pause, past));

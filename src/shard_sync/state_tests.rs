@@ -99,6 +99,7 @@ impl Rig {
         let settings = Settings {
             me: "me".into(),
             initial: InitialPosition::Latest,
+            first: None,
             ignore_unexpected_children: false,
             skip_if_leases_exist: false,
             sync_pause: SECOND * 60,

@@ -76,6 +76,7 @@ fn shard_sync(rows: Arc<Rows>, shards: Arc<dyn shard::Api>, sink: Arc<dyn Sink>)
         reaches: crate::reach::Reaches::default(),
         me: "me".into(),
         initial: InitialPosition::Latest,
+        first: None,
         ignore_unexpected_children: false,
         skip_if_leases_exist: false,
         sync_pause: Duration::from_secs(60),
@@ -345,5 +346,31 @@ async fn lease_at_latest_created_during_a_pause_is_dated() {
             (created.checkpoint.sequence, created.latest_from.is_some()),
             (Sequence::Latest, is_dated)
         );
+    }
+}
+
+/// The creation of a new stream's leases was interrupted: the others begin where the first ones did.
+#[tokio::test(start_paused = true)]
+async fn interrupted_creation_is_completed_at_its_initial_position() {
+    let shards = || Arc::new(listed(vec![shard("0", None), shard("1", None)]));
+    let rows = Arc::new(Rows::default());
+    let mut created = shard_sync(rows.clone(), shards(), Arc::new(crate::metrics::Discard));
+    created.settings.first = Some(InitialPosition::TrimHorizon);
+    created.recognise().await.unwrap();
+    created.begin().await.unwrap();
+    let first = rows.row(&"0".into()).unwrap();
+    assert_eq!(
+        (first.checkpoint.sequence.as_str(), first.initial),
+        ("TRIM_HORIZON", Some(InitialPosition::TrimHorizon))
+    );
+    for initial in [first.initial, None] {
+        rows.remove(&"1".into());
+        rows.put(Lease { initial, checkpoint: Position::record(number("120"), 0), ..first.clone() });
+        let other = shard_sync(rows.clone(), shards(), Arc::new(crate::metrics::Discard));
+        other.recognise().await.unwrap();
+        other.begin().await.unwrap();
+        let completed = rows.row(&"1".into()).unwrap();
+        let expected = initial.map_or(Sequence::Latest, InitialPosition::sequence);
+        assert_eq!((completed.checkpoint.sequence, completed.initial), (expected, initial));
     }
 }
