@@ -16,4 +16,4 @@ mod wanted;
 pub use by_stream::ByStream;
 pub use identifier::StreamIdentifier;
 pub use identity::{ConfiguredArn, Relation, StreamId};
-pub use wanted::{Selection, Unidentified, Wanted, read_twice};
+pub use wanted::{Prefix, Selection, Unidentified, Wanted, read_twice};

@@ -134,11 +134,16 @@ async fn findings(
         Destination::Kinesis(stream) => Some(stream.as_str()),
         Destination::File(_) | Destination::Exec(_) => None,
     });
+    let fanout = |stream: Option<&Wanted>| {
+        let arn = stream.and_then(|stream| stream.consumer.as_deref());
+        config.fanout.as_ref().map(|settings| settings.with_arn(arn))
+    };
+    let of_first = fanout(selected.first());
     let of_stream = kinesis::Wanted {
         stream: selected.first().map_or(&config.stream, |stream| &stream.name),
         arn: config.stream_arn.as_ref(),
         key: if config.streams.is_empty() { kcl::STREAM.name() } else { own::STREAMS.name() },
-        fanout: config.fanout.as_ref(),
+        fanout: of_first.as_ref(),
         letters: letters.collect(),
         needed,
         ended: ended(KINESIS),
@@ -149,7 +154,13 @@ async fn findings(
         for other in selected.iter().skip(1) {
             let stream = streams::named(&clients, config, &other.name, other.account.as_deref());
             let api = clients.probes(stream, table.clone(), names.clone());
-            let wanted = kinesis::Wanted { stream: &other.name, letters: Vec::new(), ..of_stream.clone() };
+            let fanout = fanout(Some(other));
+            let wanted = kinesis::Wanted {
+                stream: &other.name,
+                letters: Vec::new(),
+                fanout: fanout.as_ref(),
+                ..of_stream.clone()
+            };
             all.push(kinesis::check(&api, &wanted).await);
         }
         all
@@ -230,11 +241,11 @@ async fn selected(clients: &client::Clients, config: &Config) -> (Vec<Wanted>, O
     let line = |status, text: String| Line::permission(status, "kinesis:ListStreams", "*", text);
     match streams::list(clients).await {
         Ok(names) => {
-            let mut names: Vec<String> =
-                names.into_iter().filter(|name| config.streams.has_prefix_of(name)).collect();
-            let count = names.len();
-            names.retain(|name| named.iter().all(|named| named.name != *name));
-            named.extend(names.into_iter().map(|name| Wanted { name, account: None, epoch: None }));
+            let mut found: Vec<Wanted> =
+                names.iter().filter_map(|name| config.streams.by_prefix(name)).collect();
+            let count = found.len();
+            found.retain(|found| named.iter().all(|named| named.name != found.name));
+            named.extend(found);
             (named, Some(line(Status::Ok, format!("{count} streams match"))))
         }
         Err(error @ shard::Error::Denied(_)) => {

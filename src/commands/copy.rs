@@ -139,11 +139,10 @@ fn wanted(into: &Config, old: &Config, described: Option<&StreamId>, from: &Path
         account.is_some() && account == described.and_then(StreamId::account)
     });
     let by_name = named().find(|wanted| wanted.account.is_none());
-    let of_prefix = Wanted { name: old.stream.clone(), account: None, epoch: None };
-    let of_prefix = into.streams.has_prefix_of(&old.stream).then_some(&of_prefix);
+    let of_prefix = into.streams.by_prefix(&old.stream);
     // A local endpoint knows no account.
     let at_local = named().next().filter(|_| described.is_some_and(|stream| stream.account().is_none()));
-    by_arn.or(by_name).or(of_prefix).or(at_local).cloned().ok_or_else(|| {
+    by_arn.or(by_name).or(of_prefix.as_ref()).or(at_local).cloned().ok_or_else(|| {
         let text =
             format!("multilangd.streams does not name the stream {} of {}", old.stream, from.display());
         refuse(Exit::Config)(&text)

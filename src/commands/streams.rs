@@ -74,9 +74,8 @@ fn one(config: Config, of: &OfStream) -> Result<Config, Exit> {
     }
     let wanted = of.one.as_deref();
     let named = config.streams.named.iter().find(|stream| wanted == Some(stream.name.as_str())).cloned();
-    let of_prefix = wanted.filter(|name| config.streams.has_prefix_of(name));
-    let of_prefix = of_prefix.map(|name| Wanted { name: name.to_owned(), account: None, epoch: None });
-    let Some(stream) = named.or(of_prefix) else {
+    let of_prefix = || config.streams.by_prefix(wanted?);
+    let Some(stream) = named.or_else(of_prefix) else {
         let names = if config.streams.is_empty() {
             config.stream.clone()
         } else {

@@ -135,7 +135,7 @@ fn may_be_read(destination: &Destination, settings: &Settings) -> bool {
     let Destination::Kinesis(to) = destination else { return false };
     let selection = streams::of(settings);
     let is_one_of_several = |to: &Wanted| {
-        selection.has_prefix_of(&to.name) || selection.named.iter().any(|stream| stream.may_be(to))
+        selection.by_prefix(&to.name).is_some() || selection.named.iter().any(|stream| stream.may_be(to))
     };
     if streams::parse(to).unwrap_or_default().named.iter().any(is_one_of_several) {
         return true;

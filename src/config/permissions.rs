@@ -99,7 +99,10 @@ fn is_pushed(settings: &Settings) -> bool {
 }
 
 fn has_no_consumer(settings: &Settings) -> bool {
-    is_pushed(settings) && settings.of(kcl::CONSUMER_ARN).is_none()
+    let streams = streams::of(settings);
+    let has_consumers = streams.named.iter().all(|stream| stream.consumer.is_some());
+    let has_all = !streams.is_empty() && streams.prefixes.is_empty() && has_consumers;
+    is_pushed(settings) && settings.of(kcl::CONSUMER_ARN).is_none() && !has_all
 }
 
 fn sends_metrics(settings: &Settings) -> bool {
@@ -125,8 +128,8 @@ pub const PERMISSIONS: &[Permission] = &[
         when: "always: the identity of the stream, which detects a wrong streamName and a recreated stream. While it is denied, no lease is reset, and no shard counts as ended because it is not listed" },
     Permission { action: "kinesis:DescribeStream", on: On::Stream, probe: Probe::Call("the call, where kinesis:DescribeStreamSummary is denied"), when: "instead of kinesis:DescribeStreamSummary, where that is denied", applies: |_| false },
     Permission { action: "kinesis:ListStreams", on: On::Account, probe: Probe::Call("the call"), when: "multilangd.streams with NAME*", applies: lists_streams },
-    Permission { action: "kinesis:DescribeStreamConsumer", on: On::StreamAndConsumers, probe: Probe::Call("the call"), when: "enhanced fan-out, unless fanoutConfig.consumerArn is set", applies: has_no_consumer },
-    Permission { action: "kinesis:RegisterStreamConsumer", on: On::Stream, probe: Probe::Effect("register the consumer"), when: "enhanced fan-out, unless fanoutConfig.consumerArn is set or the consumer exists", applies: has_no_consumer },
+    Permission { action: "kinesis:DescribeStreamConsumer", on: On::StreamAndConsumers, probe: Probe::Call("the call"), when: "enhanced fan-out, unless its ARN is set (fanoutConfig.consumerArn, multilangd.streams)", applies: has_no_consumer },
+    Permission { action: "kinesis:RegisterStreamConsumer", on: On::Stream, probe: Probe::Effect("register the consumer"), when: "enhanced fan-out, unless the consumer exists, or its ARN is set (fanoutConfig.consumerArn, multilangd.streams)", applies: has_no_consumer },
     Permission { action: "kinesis:SubscribeToShard", on: On::Consumers, probe: Probe::Effect("end the subscription of the worker that reads the shard"), when: "enhanced fan-out", applies: is_pushed },
     Permission { action: "kinesis:PutRecord", on: On::LetterStreams, probe: Probe::Effect("write a record"), when: "multilangd.deadLetters = kinesis:STREAM", applies: writes_letters },
     Permission { action: "kinesis:PutRecords", on: On::LetterStreams, probe: Probe::Effect("write records"), when: "multilangd.deadLetters = kinesis:STREAM with multilangd.maxRecordAgeMillis: letters of old records are written in batches", applies: writes_batches },

@@ -63,7 +63,14 @@ fn resources(on: On, settings: &Settings) -> Vec<String> {
     let streams = || stream_arns(settings);
     let consumers = || match settings.of(kcl::CONSUMER_ARN) {
         Some(arn) => vec![arn],
-        None => streams().iter().map(|stream| format!("{stream}/consumer/*")).collect(),
+        None => {
+            let of_consumers: Vec<String> =
+                streams::of(settings).named.into_iter().filter_map(|one| one.consumer).collect();
+            let of_named =
+                |stream: &String| of_consumers.iter().all(|arn| !arn.starts_with(&format!("{stream}/")));
+            let others = streams().into_iter().filter(of_named).map(|stream| format!("{stream}/consumer/*"));
+            others.chain(of_consumers.iter().cloned()).collect()
+        }
     };
     let table = |key: Handle<Text>| table_arn(&text(key), settings);
     match on {
@@ -101,8 +108,8 @@ fn stream_arns(settings: &Settings) -> Vec<String> {
         of_region("kinesis", region.clone(), account, &format!("stream/{}", stream.name))
     };
     let prefixes = several.prefixes.iter();
-    let prefixes =
-        prefixes.map(|prefix| of_region("kinesis", region.clone(), ACCOUNT, &format!("stream/{prefix}*")));
+    let prefixes = prefixes
+        .map(|prefix| of_region("kinesis", region.clone(), ACCOUNT, &format!("stream/{}*", prefix.text)));
     let named = several.named.into_iter().map(arn);
     named.chain(prefixes).collect()
 }
@@ -254,5 +261,31 @@ mod tests {
         let subscribe: Vec<_> =
             allowed.iter().filter(|(action, _)| action == "kinesis:SubscribeToShard").collect();
         assert_eq!(subscribe, [&("kinesis:SubscribeToShard".to_owned(), arn.to_owned())]);
+    }
+
+    #[test]
+    fn each_of_several_streams_has_its_consumer_or_any() {
+        let arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/s/consumer/c:1700000000";
+        let of = |streams: &str| {
+            let file = format!(
+                "executableName = p\napplicationName = app\nregionName = eu-west-1\nretrievalMode = FANOUT\n\
+                 multilangd.streams = {streams}\n"
+            );
+            allowed(&resolve(&Given { bytes: file.into_bytes(), ..Given::default() }).settings)
+        };
+        let on = |allowed: &BTreeSet<(String, String)>, asked: &str| -> Vec<String> {
+            let pairs = allowed.iter().filter(|(action, _)| action == asked);
+            pairs.map(|(_, resource)| resource.clone()).collect()
+        };
+        let both = of(&format!("{arn}, t"));
+        assert_eq!(
+            on(&both, "kinesis:SubscribeToShard"),
+            [
+                "arn:aws:kinesis:eu-west-1:123456789012:stream/s/consumer/c:1700000000",
+                "arn:aws:kinesis:eu-west-1:<ACCOUNT>:stream/t/consumer/*"
+            ]
+        );
+        assert!(!on(&both, "kinesis:RegisterStreamConsumer").is_empty());
+        assert_eq!(on(&of(arn), "kinesis:RegisterStreamConsumer"), Vec::<String>::new());
     }
 }

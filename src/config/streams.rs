@@ -5,10 +5,11 @@ use super::keys::handle::{Handle, Text};
 use super::keys::{kcl, own};
 use super::letters::is_stream_name;
 use super::settings::Settings;
-use crate::stream::{Selection, Wanted};
+use crate::lease::sync::InitialPosition;
+use crate::stream::{Prefix, Selection, Wanted};
 
-/// Parses streams, separated by commas: names or ARNs, each with an epoch if it is followed by `@EPOCH`, and beginnings of
-/// names, each followed by `*`. None for `none`.
+/// Parses streams, separated by commas: names, or ARNs of streams or consumers, each with an epoch if it is followed by
+/// `@EPOCH`, and beginnings of names, each followed by `*`. Each can end with `=` and its initial position. None for `none`.
 ///
 /// # Errors
 /// The values that would be accepted, or a stream that is named twice.
@@ -19,20 +20,25 @@ pub fn parse(text: &str) -> Result<Selection, String> {
         return Ok(selection);
     }
     for part in text.split(',').map(str::trim) {
-        if let Some(prefix) = part.strip_suffix('*').filter(|prefix| is_stream_name(prefix)) {
-            if prefixes.iter().any(|other| other == prefix) {
+        let (part, initial) = match part.split_once('=') {
+            Some((part, position)) => (part.trim_end(), Some(initial(position.trim_start())?.sequence())),
+            None => (part, None),
+        };
+        if let Some(text) = part.strip_suffix('*').filter(|text| is_stream_name(text)) {
+            if prefixes.iter().any(|other| other.text == text) {
                 return Err(format!("names {part} twice"));
             }
-            prefixes.push(prefix.to_owned());
+            prefixes.push(Prefix { text: text.to_owned(), initial });
             continue;
         }
         let stream = one(part).ok_or_else(|| {
             format!(
-                "must be none, or names or ARNs of streams, separated by commas, each with @EPOCH if its leases have \
-                 another epoch than the creation time of the stream, or beginnings of names, as in orders-*; {part:?} \
-                 is none of these"
+                "must be none, or names or ARNs of streams, or ARNs of their consumers, separated by commas, each with \
+                 @EPOCH if its leases have another epoch than the creation time of the stream, or beginnings of names, \
+                 as in orders-*; {part:?} is none of these"
             )
         })?;
+        let stream = Wanted { initial, ..stream };
         if streams.iter().any(|other| other.may_be(&stream)) {
             return Err(format!("names the stream {stream} twice"));
         }
@@ -41,15 +47,38 @@ pub fn parse(text: &str) -> Result<Selection, String> {
     Ok(selection)
 }
 
+fn initial(text: &str) -> Result<InitialPosition, String> {
+    InitialPosition::named(text).ok_or_else(|| {
+        format!("must have LATEST or TRIM_HORIZON as the initial position of a stream, not {text:?}")
+    })
+}
+
+/// The stream of a consumer's ARN, `arn:…:stream/NAME/consumer/CONSUMER:CREATED`, or of its own.
+fn of_arn(text: &str) -> Option<Wanted> {
+    let arn = stream_of_arn(text)?;
+    let (_, resource) = text.split_once("stream/")?;
+    let is_consumer = match resource.split('/').collect::<Vec<_>>()[..] {
+        [_] => false,
+        [_, "consumer", consumer] => {
+            let (name, created) = consumer.split_once(':')?;
+            if name.is_empty() || created.is_empty() || !created.bytes().all(|b| b.is_ascii_digit()) {
+                return None;
+            }
+            true
+        }
+        _ => return None,
+    };
+    let consumer = is_consumer.then(|| text.to_owned());
+    Some(Wanted { account: Some(arn.account), consumer, ..Wanted::named(&arn.name) })
+}
+
 fn one(text: &str) -> Option<Wanted> {
     let (stream, epoch) = match text.rsplit_once('@') {
         Some((stream, epoch)) => (stream, Some(epoch.parse().ok().filter(|epoch: &i64| *epoch > 0)?)),
         None => (text, None),
     };
-    match stream_of_arn(stream) {
-        Some(arn) => Some(Wanted { name: arn.name, account: Some(arn.account), epoch }),
-        None => is_stream_name(stream).then(|| Wanted { name: stream.to_owned(), account: None, epoch }),
-    }
+    let wanted = of_arn(stream).or_else(|| is_stream_name(stream).then(|| Wanted::named(stream)))?;
+    Some(Wanted { epoch, ..wanted })
 }
 
 /// The streams of valid settings; none if there is one stream only.
@@ -60,7 +89,7 @@ pub fn of(settings: &Settings) -> Selection {
 /// The ARNs among the streams.
 pub(super) fn arns(settings: &Settings) -> Vec<StreamArn> {
     let text = settings.of(own::STREAMS);
-    let arn = |part: &str| stream_of_arn(part.trim().split('@').next().unwrap_or_default());
+    let arn = |part: &str| stream_of_arn(part.trim().split(['@', '=']).next().unwrap_or_default());
     text.split(',').filter_map(arn).collect()
 }
 
@@ -76,7 +105,8 @@ pub(super) fn conflict(settings: &Settings) -> Option<String> {
     }
     given(kcl::CONSUMER_ARN).then(|| {
         let other = kcl::CONSUMER_ARN;
-        format!("{key} cannot be combined with {other}, the consumer of one stream (set consumerName, or leave both out)")
+        format!("{key} cannot be combined with {other}, the consumer of one stream (name the ARN of the consumer in {key}, in \
+             place of its stream)")
     })
 }
 
@@ -97,9 +127,9 @@ mod tests {
     #[test]
     fn streams_are_names_or_arns_with_an_epoch() {
         let stream = |name: &str, account: Option<&str>, epoch| Wanted {
-            name: name.to_owned(),
             account: account.map(str::to_owned),
             epoch,
+            ..Wanted::named(name)
         };
         let arn = "arn:aws:kinesis:eu-west-1:111122223333:stream/refunds";
         let Selection { named: parsed, prefixes } =
@@ -110,7 +140,10 @@ mod tests {
             stream("refunds", Some("111122223333"), None),
             stream("refunds-2", Some("111122223333"), Some(7)),
         ];
-        assert_eq!((parsed, prefixes), (expected.into(), vec!["logs-".to_owned()]));
+        assert_eq!(
+            (parsed, prefixes),
+            (expected.into(), vec![Prefix { text: "logs-".to_owned(), initial: None }])
+        );
         assert_eq!(parse("none"), Ok(Selection::default()));
         let other = arn.replace("1111", "4444");
         assert_eq!(parse(&format!("{arn},{other}")).unwrap().named.len(), 2, "of two accounts");
@@ -129,9 +162,38 @@ mod tests {
             "*",
             "a*b",
             "a-*,a-*",
+            "a=",
+            "a=AT_TIMESTAMP",
+            "=LATEST",
+            "arn:aws:kinesis:eu-west-1:111122223333:stream/refunds/consumer/c",
+            "arn:aws:kinesis:eu-west-1:111122223333:stream/refunds/other/c:1",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
         assert!(parse(&format!("refunds,{arn}")).is_err());
+    }
+
+    #[test]
+    fn streams_can_have_a_position_and_a_consumer_of_their_own() {
+        let consumer = "arn:aws:kinesis:eu-west-1:111122223333:stream/refunds/consumer/c:1700000000";
+        let text =
+            format!("a = TRIM_HORIZON, b@5=LATEST, {consumer}@7=TRIM_HORIZON, {consumer}-x, logs-*=LATEST");
+        assert!(parse(&text).is_err(), "a digit is missing");
+        let [oldest, latest] =
+            [InitialPosition::TrimHorizon, InitialPosition::Latest].map(InitialPosition::sequence);
+        let selection = parse(&text.replace(&format!(" {consumer}-x,"), "")).unwrap();
+        let shown = selection
+            .named
+            .iter()
+            .map(|one| (one.name.as_str(), one.epoch, one.initial.clone(), one.consumer.as_deref()));
+        let expected = [
+            ("a", None, Some(oldest.clone()), None),
+            ("b", Some(5), Some(latest.clone()), None),
+            ("refunds", Some(7), Some(oldest.clone()), Some(consumer)),
+        ];
+        assert_eq!(shown.collect::<Vec<_>>(), expected);
+        assert_eq!(selection.prefixes, [Prefix { text: "logs-".to_owned(), initial: Some(latest.clone()) }]);
+        let position = |name| selection.by_prefix(name).map(|wanted| wanted.initial);
+        assert_eq!((position("logs-1"), position("log")), (Some(Some(latest.clone())), None));
     }
 }

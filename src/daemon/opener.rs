@@ -18,7 +18,7 @@ use crate::recognition::{Pace, Recognition};
 use crate::retrieval::registration::{self, StreamConsumer};
 use crate::retrieval::{self, Source};
 use crate::shard_sync::{self, ShardSync};
-use crate::stream::{StreamId, StreamIdentifier};
+use crate::stream::{Selection, StreamId, StreamIdentifier};
 
 /// Most concurrent retrieval calls. Each has a timeout.
 const CALLS: usize = 200;
@@ -56,6 +56,7 @@ pub(super) enum Place {
 pub(super) struct Opener {
     table: Arc<dyn Table>,
     sync: shard_sync::Settings,
+    streams: Selection,
     fanout: Option<registration::Settings>,
     reading: retrieval::Settings,
     calls: Arc<Semaphore>,
@@ -101,6 +102,7 @@ impl Opener {
         Self {
             table,
             sync,
+            streams: config.streams.clone(),
             fanout: config.fanout.clone(),
             reading,
             calls: Arc::new(Semaphore::new(CALLS)),
@@ -135,16 +137,22 @@ impl Opener {
         let Found { ports: StreamPorts { shards, records, fanout }, recognition } = found;
         let sink = self.sinks.of(of);
         let name = of.map_or_else(|| self.sync.stream.clone(), |stream| stream.name().to_owned());
-        let first = match (self.sync.initial, place) {
+        let entry = of.and_then(|stream| self.streams.entry_of(stream));
+        let own = entry.as_ref().and_then(|entry| InitialPosition::named(entry.initial.as_ref()?.as_str()));
+        let initial = own.unwrap_or(self.sync.initial);
+        let first = match (initial, place) {
             // All its records arrived while the worker ran.
-            (InitialPosition::Latest, Place::Created) => Some(InitialPosition::TrimHorizon),
-            (_, _) => None,
+            (InitialPosition::Latest, Place::Created) => InitialPosition::TrimHorizon,
+            (initial, _) => initial,
         };
+        let first = (first != self.sync.initial).then_some(first);
         let listed = place != Place::Unlisted;
         let sync = self.sync.clone();
-        let settings = shard_sync::Settings { stream: name, listed, first, sink: sink.clone(), ..sync };
+        let settings =
+            shard_sync::Settings { stream: name, listed, initial, first, sink: sink.clone(), ..sync };
         let shard_sync = ShardSync::new(self.table.clone(), shards.clone(), recognition.clone(), settings);
-        let consumer = fanout.zip(self.fanout.clone());
+        let arn = entry.as_ref().and_then(|entry| entry.consumer.as_deref());
+        let consumer = fanout.zip(self.fanout.as_ref().map(|settings| settings.with_arn(arn)));
         let source = Source {
             api: records,
             shards,

@@ -299,15 +299,15 @@ impl Several {
                 Stage::Identified(..) | Stage::Begun => {}
             }
         }
-        for name in names.iter().filter(|name| self.selection.has_prefix_of(name)) {
+        for wanted in names.iter().filter_map(|name| self.selection.by_prefix(name)) {
             // One that is named by an ARN may be of this account: it would be read under two keys.
-            if self.wanted.iter().any(|(wanted, _)| wanted.name == *name) {
+            if self.wanted.iter().any(|(other, _)| other.name == wanted.name) {
                 continue;
             }
             // One that was not listed before was created since.
             let stage = if was_listed { Stage::Missing } else { Stage::Unidentified };
-            info!(event = "stream_selected", stream = name, "a stream is selected by its name");
-            self.wanted.push((Wanted { name: name.clone(), account: None, epoch: None }, stage));
+            info!(event = "stream_selected", stream = %wanted, "a stream is selected by its name");
+            self.wanted.push((wanted, stage));
         }
     }
 
@@ -572,7 +572,7 @@ impl Several {
         match wanted {
             Some((_, Stage::Missing | Stage::Gone)) => Place::Created,
             Some((_, Stage::Unidentified | Stage::Identified(..) | Stage::Begun)) => Place::Listed,
-            None if self.selection.has_prefix_of(stream.name()) => Place::Selected,
+            None if self.selection.by_prefix(stream.name()).is_some() => Place::Selected,
             None => Place::Unlisted,
         }
     }

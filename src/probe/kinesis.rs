@@ -4,6 +4,7 @@ use super::judge::{Judgement, is_missing, judge};
 use super::port::{Api, Call, Consumer, Found, Reply, Service, StreamFacts};
 use super::report::{Line, Section, Status};
 use super::session::Session;
+use crate::config::keys::kcl;
 use crate::config::permissions::{On, Permission};
 use crate::exit::Exit;
 use crate::retrieval::registration;
@@ -212,8 +213,9 @@ async fn consumer(
             (line(found, format!("{status}, {arn}")), true)
         }
         Some(reply) if is_missing(&reply) && is_configured => {
-            let text =
-                "the consumer does not exist (correct fanoutConfig.consumerArn, or remove it)".to_owned();
+            let is_only = wanted.key == kcl::STREAM.name();
+            let key = if is_only { kcl::CONSUMER_ARN.name() } else { wanted.key };
+            let text = format!("the consumer does not exist (correct {key}, or remove it)");
             (line(Status::Failed(Exit::Config), text), false)
         }
         Some(reply) if is_missing(&reply) => {

@@ -38,6 +38,14 @@ pub struct Settings {
     pub pause: Duration,
 }
 
+impl Settings {
+    /// The settings for a stream that has a consumer of its own, if `arn` is its ARN.
+    #[must_use]
+    pub fn with_arn(&self, arn: Option<&str>) -> Self {
+        Self { arn: arn.map(str::to_owned).or_else(|| self.arn.clone()), ..self.clone() }
+    }
+}
+
 /// The known state of the consumer.
 #[derive(Debug, Default)]
 struct Found {

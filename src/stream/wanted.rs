@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 
 use super::identifier::StreamIdentifier;
 use super::identity::{StreamId, real_account};
+use crate::sequence::Sequence;
 
 /// The account of a stream at a local endpoint that names none.
 const LOCAL: &str = "000000000000";
 
 /// A stream of `multilangd.streams`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// Its name.
     pub name: String,
@@ -19,6 +20,10 @@ pub struct Wanted {
     pub account: Option<String>,
     /// The epoch of its identifier; none for the one in the lease table, or the time of its creation.
     pub epoch: Option<i64>,
+    /// Its initial position, `LATEST` or `TRIM_HORIZON`; none for that of the application.
+    pub initial: Option<Sequence>,
+    /// The ARN of the consumer that reads it with enhanced fan-out; none to find or register one.
+    pub consumer: Option<String>,
 }
 
 impl std::fmt::Display for Wanted {
@@ -27,13 +32,22 @@ impl std::fmt::Display for Wanted {
     }
 }
 
+/// The beginning of the names of streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix {
+    /// The beginning.
+    pub text: String,
+    /// As [`Wanted::initial`].
+    pub initial: Option<Sequence>,
+}
+
 /// The streams of `multilangd.streams`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
     /// Those that are named.
     pub named: Vec<Wanted>,
     /// All streams of the account of the credentials whose names begin so.
-    pub prefixes: Vec<String>,
+    pub prefixes: Vec<Prefix>,
 }
 
 impl Selection {
@@ -42,14 +56,22 @@ impl Selection {
         self.named.is_empty() && self.prefixes.is_empty()
     }
 
-    /// Whether a stream of that name is selected by its name's beginning.
-    pub fn has_prefix_of(&self, name: &str) -> bool {
-        self.prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()))
+    /// A stream of that name, if it is selected by its beginning: by the longest, if there are several.
+    pub fn by_prefix(&self, name: &str) -> Option<Wanted> {
+        let prefixes = self.prefixes.iter().filter(|prefix| name.starts_with(&prefix.text));
+        let prefix = prefixes.max_by_key(|prefix| prefix.text.len())?;
+        Some(Wanted { initial: prefix.initial.clone(), ..Wanted::named(name) })
+    }
+
+    /// The entry that selects a stream.
+    pub fn entry_of(&self, stream: &StreamIdentifier) -> Option<Wanted> {
+        let named = self.named.iter().find(|wanted| wanted.is(stream)).cloned();
+        named.or_else(|| self.by_prefix(stream.name()))
     }
 
     /// The entries as text, as they are configured.
     pub fn words(&self) -> impl Iterator<Item = String> {
-        let prefixes = self.prefixes.iter().map(|prefix| format!("{prefix}*"));
+        let prefixes = self.prefixes.iter().map(|prefix| format!("{}*", prefix.text));
         self.named.iter().map(|stream| stream.name.clone()).chain(prefixes)
     }
 }
@@ -93,6 +115,11 @@ pub enum Unidentified {
 }
 
 impl Wanted {
+    /// The stream of a name in the account of the credentials.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), account: None, epoch: None, initial: None, consumer: None }
+    }
+
     /// Whether both can be one stream. A name alone can be a stream of any account.
     pub fn may_be(&self, other: &Self) -> bool {
         let is_other = self.account.is_some() && other.account.is_some() && self.account != other.account;
@@ -165,7 +192,7 @@ mod tests {
     use super::*;
 
     fn wanted(epoch: Option<i64>) -> Wanted {
-        Wanted { name: "orders".to_owned(), account: None, epoch }
+        Wanted { epoch, ..Wanted::named("orders") }
     }
 
     fn table(texts: &[&str]) -> BTreeSet<StreamIdentifier> {

@@ -327,8 +327,7 @@ impl Story {
         if listed < names.len() {
             self.count("a worker does not list a stream");
         }
-        let wanted = |name| Wanted { name, account: None, epoch: None };
-        names.into_iter().take(listed).map(wanted).collect()
+        names.iter().take(listed).map(|name| Wanted::named(name)).collect()
     }
 
     fn start(&mut self, id: WorkerId, foreign: bool) -> WorkerId {

@@ -290,6 +290,53 @@ async fn each_stream_has_its_own_fan_out_consumer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn stream_can_have_an_initial_position_and_a_consumer_of_its_own() {
+    let mut rig = Rig::start("streams-own").await;
+    let arn = |stream: &str| format!("arn:aws:kinesis:us-east-1:{ACCOUNT}:stream/{stream}");
+    let mut keys = BTreeMap::new();
+    for (stream, shards) in TWO {
+        create(&rig, stream, shards).await;
+        let identifier = identifier(&rig, stream).await;
+        keys.insert(stream, (put(&rig, stream, &identifier, "before").await, identifier));
+    }
+    let kinesis = &rig.clients.kinesis;
+    let register = kinesis.register_stream_consumer().stream_arn(arn("orders")).consumer_name("mine");
+    let consumer = register.send().await.unwrap().consumer.unwrap().consumer_arn;
+    let streams = format!("{consumer}=TRIM_HORIZON, pay*=LATEST");
+    let file = file(&rig, "w-1", "each", &streams, "retrievalMode = FANOUT\n");
+    let text = std::fs::read_to_string(&file).unwrap().replace("= TRIM_HORIZON\n", "= LATEST\n");
+    std::fs::write(&file, text).unwrap();
+    let (code, checked) = command(&rig, &["check", file.to_str().unwrap(), "--aws", "--json"]).await;
+    assert_eq!(code, Some(0), "{checked:#}");
+    let mut daemon = rig.daemon(&file);
+    let (orders, _) = &keys["orders"];
+    rig.until("the old records of one stream", |log| delivered(log, "before") == *orders).await;
+    // `LATEST` begins with the subscription.
+    let (payments, identifier) = &keys["payments"];
+    let mut rounds = 0;
+    while !payments.is_subset(&delivered(&rig.log, "after")) {
+        rounds += 1;
+        assert!(rounds < 500, "{}", rig.daemon_log());
+        put(&rig, "payments", identifier, "after").await;
+        let text = format!("round {rounds}");
+        let orders = put(&rig, "orders", &keys["orders"].1, &text).await;
+        rig.until("a round of the other stream", |log| delivered(log, &text) == orders).await;
+    }
+    assert_eq!(delivered(&rig.log, "before"), *orders);
+    for (stream, expected) in [("orders", "mine"), ("payments", APPLICATION)] {
+        let listed =
+            rig.clients.kinesis.list_stream_consumers().stream_arn(arn(stream)).send().await.unwrap();
+        let names: Vec<&str> = listed.consumers().iter().map(|consumer| consumer.consumer_name()).collect();
+        assert_eq!(names, [expected]);
+    }
+    assert_eq!(daemon.stop().await, Some(0));
+    for (key, row) in rig.rows().await {
+        let marked = row.get("multilangdInitialPosition").map(|value| value.as_s().unwrap().as_str());
+        assert_eq!(marked, key.contains(":orders:").then_some("TRIM_HORIZON"), "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn daemon_ends_if_no_stream_exists() {
     let rig = Rig::start("streams-none").await;
     let more = "schedulerInitializationBackoffTimeMillis = 10\n";
