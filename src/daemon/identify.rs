@@ -10,36 +10,28 @@ use tracing::{Instrument as _, error_span};
 use super::error::Error;
 use super::opener::{Opened, Opener, Place};
 use super::ports::{Open, StreamPorts};
-use crate::lease::Lease;
+use crate::lease::{Lease, Table};
 use crate::shard;
 use crate::stream::{StreamId, StreamIdentifier, Wanted};
 
 /// The time to identify one stream, in which Kinesis may throttle its calls.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The leases of a table of several streams.
-#[derive(Clone)]
-pub(super) struct Scan {
-    pub(super) leases: Arc<Vec<Lease>>,
-    /// The streams that have leases.
-    pub(super) streams: Arc<BTreeSet<StreamIdentifier>>,
-}
-
-impl Scan {
-    pub(super) fn new(leases: Arc<Vec<Lease>>) -> Self {
-        let mut streams: BTreeSet<StreamIdentifier> = BTreeSet::new();
-        for stream in leases.iter().filter_map(|lease| lease.key.stream()) {
-            if !streams.contains(stream) {
-                streams.insert(stream.clone());
-            }
+/// The streams that have leases.
+pub(super) fn streams(leases: &[Lease]) -> BTreeSet<StreamIdentifier> {
+    let mut streams: BTreeSet<StreamIdentifier> = BTreeSet::new();
+    for stream in leases.iter().filter_map(|lease| lease.key.stream()) {
+        if !streams.contains(stream) {
+            streams.insert(stream.clone());
         }
-        Self { leases, streams: Arc::new(streams) }
     }
+    streams
 }
 
 /// Identifies streams of one table.
 #[derive(Clone)]
 pub(super) struct Identify {
+    pub(super) table: Arc<dyn Table>,
     pub(super) opener: Arc<Opener>,
     pub(super) open: Arc<dyn Open>,
 }
@@ -53,38 +45,30 @@ pub(super) struct Identified {
 
 impl Identify {
     /// Identifies a configured stream, and compares its leases with it.
-    pub(super) async fn configured(
-        self,
-        wanted: Wanted,
-        place: Place,
-        scan: Scan,
-    ) -> Result<Identified, Error> {
+    pub(super) async fn configured(self, wanted: Wanted, place: Place) -> Result<Identified, Error> {
         let ports = self.open.open(&wanted.name, wanted.account.as_deref());
         let named = wanted.name.clone();
         within(&named, async {
             let found = self.opener.find(ports);
             let described = found.recognition.describe().await?;
-            let identifier = wanted.identifier(described.as_ref(), &scan.streams)?;
+            let leases = self.table.list().await?;
+            let identifier = wanted.identifier(described.as_ref(), &streams(&leases))?;
             self.verify(&identifier, described.as_ref())?;
-            self.compared(identifier, found, place, &scan, described).await
+            self.compared(identifier, found, place, &leases, described).await
         })
         .await
     }
 
     /// Identifies a stream by the key of its leases, and compares them with it.
-    pub(super) async fn by_key(
-        self,
-        stream: StreamIdentifier,
-        place: Place,
-        scan: Scan,
-    ) -> Result<Identified, Error> {
+    pub(super) async fn by_key(self, stream: StreamIdentifier, place: Place) -> Result<Identified, Error> {
         let ports: StreamPorts = self.open.open(stream.name(), Some(stream.account()));
         let named = stream.to_string();
         within(&named, async {
             let found = self.opener.find(ports);
             let described = found.recognition.describe().await?;
             self.verify(&stream, described.as_ref())?;
-            self.compared(stream, found, place, &scan, described).await
+            let leases = self.table.list().await?;
+            self.compared(stream, found, place, &leases, described).await
         })
         .await
     }
@@ -111,13 +95,13 @@ impl Identify {
         stream: StreamIdentifier,
         found: super::opener::Found,
         place: Place,
-        scan: &Scan,
+        leases: &[Lease],
         described: Option<StreamId>,
     ) -> Result<Identified, Error> {
-        let place = self.opener.place(place, described.as_ref(), !scan.streams.is_empty());
+        let place = self.opener.place(place, described.as_ref(), !leases.is_empty());
         let opened = self.opener.open(Some(&stream), found, place);
         let span = error_span!("stream", %stream);
-        opened.shard_sync.recognise_as(&scan.leases, described.clone()).instrument(span).await?;
+        opened.shard_sync.recognise_as(leases, described.clone()).instrument(span).await?;
         Ok(Identified { stream, opened, described })
     }
 }

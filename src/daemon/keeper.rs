@@ -92,7 +92,7 @@ impl Keeper {
     ) {
         match self {
             Self::One(shard_sync) => keep_in_step(shard_sync.typed(typed), seen, handle, stop).await,
-            Self::Several(several) => several.run(seen, handle, typed, stop).await,
+            Self::Several(several) => several.run(seen, handle, stop).await,
         }
     }
 }
