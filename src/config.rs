@@ -62,6 +62,8 @@ pub struct Config {
     pub stream: String,
     /// `multilangd.streams`; none to read one stream.
     pub streams: Selection,
+    /// `multilangd.deleteFormerStreamsAfterMillis`; none to keep the leases of former streams.
+    pub delete_former: Option<Duration>,
     /// `multilangd.useStreamArn`.
     pub use_stream_arn: bool,
     /// `streamArn`, `multilangd.useStreamArn`.

@@ -11,7 +11,7 @@ use tracing::{Instrument as _, info, warn};
 
 use crate::capacity::{Capacity, Pool};
 use crate::clock::{self};
-use crate::config::{self, ChildProtocol, Config, OnChildFailure, OnHopelessShard};
+use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::event::{MaxAge, Shape};
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::overview::Overview;
@@ -125,8 +125,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         }
     };
     let opener = Opener::new(config, &ports, table.clone(), &reaches, pace);
-    let (mut keeper, shared) =
-        Keeper::new(ports.streams.clone(), table, opener, config::letters::streams(&config.dead_letters));
+    let (mut keeper, shared) = Keeper::new(config, ports.streams.clone(), table, opener);
     let Shared { sources, recognitions } = shared;
     let member = member_settings(config, &ports, &reaches, stopping.clone());
     let begun = tokio::select! {

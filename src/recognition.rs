@@ -93,6 +93,8 @@ struct Known {
     identity: Identity,
     /// Whether the unknown identity has been logged.
     logged: bool,
+    /// Whether the rows of the stream are to be deleted.
+    is_former: bool,
 }
 
 impl fmt::Debug for Recognition {
@@ -264,12 +266,20 @@ impl Recognition {
         }
     }
 
-    /// Whether the stream has that shard now and is not known to differ from the stream that the mark of the
+    /// The stream is not configured any more: rows of it that are deleted are not restored.
+    pub fn leave(&self) {
+        self.known().is_former = true;
+    }
+
+    /// Whether the stream is read, has that shard now, and is not known to differ from the stream that the mark of the
     /// lease row names. Concurrent callers share one `ListShards`.
     ///
     /// # Errors
     /// The call failed.
     pub async fn has_shard(&self, shard: &ShardId, mark: Option<&StreamId>) -> Result<bool, shard::Error> {
+        if self.known().is_former {
+            return Ok(false);
+        }
         let listed = self.lists_as_open(shard).await?.is_some();
         Ok(listed
             && match mark {

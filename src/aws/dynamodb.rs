@@ -407,15 +407,16 @@ impl Leases {
 
     /// Deletes a finished lease. Java deletes without a condition; with one, a row that was created again
     /// meanwhile is preserved.
-    async fn remove(&self, key: &LeaseKey) -> Result<bool, Error> {
+    /// Deletes a row in which that attribute has that value.
+    async fn remove(&self, key: &LeaseKey, attribute: &str, value: &str) -> Result<bool, Error> {
         let sent = self
             .client
             .delete_item()
             .table_name(&self.table)
             .key(item::KEY, item::text(&key.to_string()))
-            .condition_expression("#c = :end")
-            .expression_attribute_names("#c", item::CHECKPOINT)
-            .expression_attribute_values(":end", item::text(Sequence::ShardEnd.as_str()))
+            .condition_expression("#a = :v")
+            .expression_attribute_names("#a", attribute)
+            .expression_attribute_values(":v", item::text(value))
             .send()
             .await;
         match sent.map_err(|error| self.classify(&error, Some(key))) {
@@ -463,6 +464,15 @@ impl Table for Leases {
     }
 
     fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(self.remove(key))
+        Box::pin(self.remove(key, item::CHECKPOINT, Sequence::ShardEnd.as_str()))
+    }
+
+    fn forget<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            match key.stream() {
+                Some(stream) => self.remove(key, item::STREAM_NAME, stream.as_str()).await,
+                None => Ok(false),
+            }
+        })
     }
 }

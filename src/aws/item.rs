@@ -16,7 +16,7 @@ use crate::stream::{StreamId, StreamIdentifier};
 
 pub(super) const KEY: &str = "leaseKey";
 /// In a table of several streams only: the identifier of the stream, and the id of the shard.
-const STREAM_NAME: &str = "streamName";
+pub(super) const STREAM_NAME: &str = "streamName";
 const SHARD: &str = "shardId";
 pub(super) const OWNER: &str = "leaseOwner";
 pub(super) const COUNTER: &str = "leaseCounter";

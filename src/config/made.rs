@@ -39,6 +39,7 @@ impl Resolved {
             application: s.of(kcl::APPLICATION).unwrap_or_default(),
             stream: s.of(kcl::STREAM).unwrap_or_else(|| streams::of(s).words().collect::<Vec<_>>().join(",")),
             streams: streams::of(s),
+            delete_former: Some(s.of(own::DELETE_FORMER)).filter(|after| !after.is_zero()),
             use_stream_arn: s.of(own::USE_STREAM_ARN),
             stream_arn: s
                 .of(kcl::STREAM_ARN)

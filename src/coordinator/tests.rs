@@ -129,6 +129,10 @@ impl Table for Slow {
     fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, table::Error>> {
         self.rows.delete(key)
     }
+
+    fn forget<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, table::Error>> {
+        self.rows.forget(key)
+    }
 }
 
 #[tokio::test(start_paused = true)]

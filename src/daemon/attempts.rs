@@ -110,6 +110,10 @@ mod tests {
         fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, table::Error>> {
             self.rows.delete(key)
         }
+
+        fn forget<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, table::Error>> {
+            self.rows.forget(key)
+        }
     }
 
     impl shard::Api for Slow {
@@ -142,6 +146,7 @@ mod tests {
             sync_pause: std::time::Duration::from_secs(60),
             stream: "s".to_owned(),
             listed: true,
+            delete_former: false,
             failover: std::time::Duration::from_secs(10),
             sink: Arc::new(crate::metrics::Discard),
         };

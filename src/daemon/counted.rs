@@ -128,6 +128,10 @@ impl Table for Counted {
     fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(self.did(None, self.table.delete(key)))
     }
+
+    fn forget<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.did(None, self.table.forget(key)))
+    }
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@ use super::in_step::keep_in_step;
 use super::opener::{Opened, Opener, Place};
 use super::ports::Streams;
 use super::several::Several;
+use crate::config::Config;
 use crate::coordinator::{Handle, Snapshot};
 use crate::lease::Table;
 use crate::recognition::Recognitions;
 use crate::retrieval::Source;
 use crate::shard_sync::ShardSync;
-use crate::stream::{ByStream, Wanted};
+use crate::stream::ByStream;
 
 /// The streams of a daemon.
 pub(super) enum Keeper {
@@ -30,12 +31,12 @@ pub(super) struct Shared {
 }
 
 impl Keeper {
-    /// Makes no call. No stream to which dead letters are written is read because it has leases.
+    /// Makes no call.
     pub(super) fn new(
+        config: &Config,
         streams: Streams,
         table: Arc<dyn Table>,
         opener: Opener,
-        letters: Vec<Wanted>,
     ) -> (Self, Shared) {
         match streams {
             Streams::One(ports) => {
@@ -45,7 +46,7 @@ impl Keeper {
                 (Self::One(Box::new(shard_sync)), Shared { sources, recognitions })
             }
             Streams::Several { wanted, open } => {
-                let several = Several::new(wanted, open, table, opener, letters);
+                let several = Several::new(config, wanted, open, table, opener);
                 let (sources, recognitions) = (several.sources.clone(), several.recognitions.clone());
                 (Self::Several(Box::new(several)), Shared { sources, recognitions })
             }

@@ -87,6 +87,7 @@ impl Opener {
             sync_pause: config.shard_sync_pause,
             stream: config.stream.clone(),
             listed: true,
+            delete_former: config.delete_former.is_some(),
             failover: config.failover,
             sink: ports.sink.clone(),
         };
@@ -147,6 +148,9 @@ impl Opener {
         };
         let first = (first != self.sync.initial).then_some(first);
         let listed = place != Place::Unlisted;
+        if !listed && self.sync.delete_former {
+            recognition.leave();
+        }
         let sync = self.sync.clone();
         let settings =
             shard_sync::Settings { stream: name, listed, initial, first, sink: sink.clone(), ..sync };

@@ -25,8 +25,9 @@ use super::in_step::keep_in_step;
 use super::opener::{Opened, Opener};
 use super::ports::Open;
 use crate::clock;
+use crate::config::{self, Config};
 use crate::coordinator::{Handle, Snapshot};
-use crate::lease::Table;
+use crate::lease::{Table, WorkerId};
 use crate::recognition::Recognitions;
 use crate::retrieval::Source;
 use crate::shard;
@@ -35,7 +36,7 @@ use crate::stream::{ByStream, Selection, StreamId, StreamIdentifier, Wanted};
 
 mod state;
 
-use state::{Effect, Event, Ready, State, Subject, is_misconfigured};
+use state::{Effect, Event, Ready, Rules, State, Subject, is_misconfigured};
 
 /// Number of streams whose leases are created at the same time.
 const AT_ONCE: usize = 8;
@@ -43,12 +44,14 @@ const AT_ONCE: usize = 8;
 const START: Duration = Duration::from_secs(30);
 /// The time to list the streams of the account, some pages of a thousand.
 const LIST: Duration = Duration::from_secs(30);
-/// The time to create the leases of one stream. Another attempt continues.
+/// The time to create, or to delete, the leases of one stream. Another attempt continues.
 const CREATION: Duration = Duration::from_secs(120);
 
 /// Streams of a table of several.
 pub(super) struct Several {
     table: Arc<dyn Table>,
+    me: WorkerId,
+    failover: Duration,
     identify: Identify,
     state: State,
     admitted: BTreeMap<StreamIdentifier, ShardSync>,
@@ -71,12 +74,15 @@ enum Work {
     Identify(Subject),
     /// Create the leases of a configured stream.
     Create(usize),
+    /// Delete those of a former stream.
+    Delete(StreamIdentifier),
 }
 
 enum Outcome {
     Listed(Result<Vec<String>, Error>),
     Identified(Box<Result<Identified, Error>>),
     Created(Result<(), Error>),
+    Deleted(Result<usize, Error>),
 }
 
 /// The failure of the start: one that can pass, if there is one.
@@ -85,17 +91,24 @@ fn worst(failed: Vec<Error>) -> Option<Error> {
 }
 
 impl Several {
+    /// No stream to which dead letters are written is read because it has leases.
     pub(super) fn new(
+        config: &Config,
         selection: Selection,
         open: Arc<dyn Open>,
         table: Arc<dyn Table>,
         opener: Opener,
-        letters: Vec<Wanted>,
     ) -> Self {
+        let rules = Rules {
+            letters: config::letters::streams(&config.dead_letters),
+            delete_former: config.delete_former,
+        };
         Self {
             identify: Identify { table: table.clone(), opener: Arc::new(opener), open },
             table,
-            state: State::new(selection, letters, fastrand::Rng::new()),
+            me: config.worker.clone(),
+            failover: config.failover,
+            state: State::new(selection, rules, fastrand::Rng::new()),
             admitted: BTreeMap::new(),
             to_keep: Vec::new(),
             sources: ByStream::several(),
@@ -172,7 +185,9 @@ impl Several {
             (Work::Identify(subject), Err(error)) => Event::Identified(subject, Err(error)),
             (Work::Create(index), Ok(Outcome::Created(created))) => Event::Created(index, created),
             (Work::Create(index), Err(error)) => Event::Created(index, Err(error)),
-            (_, Ok(Outcome::Identified(_) | Outcome::Created(_))) => return Vec::new(),
+            (Work::Delete(stream), Ok(Outcome::Deleted(deleted))) => Event::Deleted(stream, deleted),
+            (Work::Delete(stream), Err(error)) => Event::Deleted(stream, Err(error)),
+            (_, Ok(Outcome::Identified(_) | Outcome::Created(_) | Outcome::Deleted(_))) => return Vec::new(),
         };
         self.handle(event, found)
     }
@@ -214,6 +229,11 @@ impl Several {
                     }
                 }
                 Effect::Keep(stream) => self.to_keep.push(stream),
+                Effect::Delete(stream) => {
+                    let (table, of) = (self.table.clone(), stream.clone());
+                    let work = async move { Outcome::Deleted(delete(&*table, &of).await) };
+                    self.spawn(Work::Delete(stream), work);
+                }
                 Effect::Failed(error) => failed.push(error),
             }
         }
@@ -253,7 +273,9 @@ impl Several {
                     if changed.is_err() {
                         break;
                     }
-                    Event::Scanned(Arc::new(streams(&seen.borrow_and_update().leases)))
+                    let seen = seen.borrow_and_update();
+                    let audits = seen.leads.unwrap_or_else(|| seen.audits(&self.me, self.failover));
+                    Event::Scanned { streams: Arc::new(streams(&seen.leases)), audits }
                 }
             };
             self.handle(event, None);
@@ -269,6 +291,21 @@ async fn list(open: Arc<dyn Open>) -> Result<Vec<String>, Error> {
         Err(shard::Error::Unavailable(format!("no response to ListStreams in {LIST:?}")))
     });
     Ok(listed?)
+}
+
+/// Deletes the leases of a stream. Returns their number.
+async fn delete(table: &dyn Table, stream: &StreamIdentifier) -> Result<usize, Error> {
+    let delete = async {
+        let mut deleted = 0;
+        for lease in table.list().await?.iter().filter(|lease| lease.key.stream() == Some(stream)) {
+            deleted += usize::from(table.forget(&lease.key).await?);
+        }
+        Ok(deleted)
+    };
+    timeout(CREATION, delete).await.unwrap_or_else(|_| {
+        let text = format!("stream {stream}: its leases were not deleted in {CREATION:?}");
+        Err(shard::Error::Unavailable(text).into())
+    })
 }
 
 /// Creates the leases of a stream, if the table has none of it under another key.

@@ -160,4 +160,8 @@ impl Table for Memory {
             Ok(finished && state.rows.remove(key).is_some())
         })
     }
+
+    fn forget<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move { Ok(self.state().rows.remove(key).is_some()) })
+    }
 }

@@ -99,6 +99,10 @@ impl Table for OfStream {
     fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move { self.table.delete(&self.in_table(key)).await })
     }
+
+    fn forget<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move { self.table.forget(&self.in_table(key)).await })
+    }
 }
 
 #[cfg(test)]

@@ -104,6 +104,10 @@ impl Table for SharedScan {
     fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
         self.table.delete(key)
     }
+
+    fn forget<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
+        self.table.forget(key)
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +163,10 @@ mod tests {
         }
         fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
             self.rows.delete(key)
+        }
+
+        fn forget<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
+            self.rows.forget(key)
         }
     }
 

@@ -154,4 +154,8 @@ pub trait Table: Send + Sync {
 
     /// Deletes the row of a finished shard, and no other. Returns whether there was one.
     fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Deletes the row of a lease of a former stream, in a table of several, and with it the checkpoint. Returns whether
+    /// there was one.
+    fn forget<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>>;
 }

@@ -82,6 +82,7 @@ fn shard_sync(rows: Arc<Rows>, shards: Arc<dyn shard::Api>, sink: Arc<dyn Sink>)
         sync_pause: Duration::from_secs(60),
         stream: "orders".to_owned(),
         listed: true,
+        delete_former: false,
         failover: FAILOVER,
         sink,
     };

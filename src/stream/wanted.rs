@@ -69,6 +69,12 @@ impl Selection {
         named.or_else(|| self.by_prefix(stream.name()))
     }
 
+    /// Whether a stream is selected, under any epoch.
+    pub fn selects(&self, stream: &StreamIdentifier) -> bool {
+        let is = |wanted: &Wanted| Wanted { epoch: None, ..wanted.clone() }.is(stream);
+        self.named.iter().any(is) || self.by_prefix(stream.name()).is_some()
+    }
+
     /// The entries as text, as they are configured.
     pub fn words(&self) -> impl Iterator<Item = String> {
         let prefixes = self.prefixes.iter().map(|prefix| format!("{}*", prefix.text));

@@ -235,6 +235,11 @@ impl Table for Link {
         let key = key.clone();
         Box::pin(self.write("DeleteItem", move |world| Ok(world.state().delete(&key))))
     }
+
+    fn forget<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
+        let key = key.clone();
+        Box::pin(self.write("DeleteItem", move |world| Ok(world.state().rows.remove(&key).is_some())))
+    }
 }
 
 impl LeaderLock for Link {

@@ -503,3 +503,43 @@ async fn streams_are_selected_by_the_beginning_of_their_names() {
     rig.until("its first record", |log| delivered(log, "two") == keys).await;
     assert_eq!(daemon.stop().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_of_a_former_stream_are_deleted_after_the_time() {
+    let mut rig = Rig::start("streams-former").await;
+    let mut expected = BTreeSet::new();
+    for (stream, shards) in TWO {
+        create(&rig, stream, shards).await;
+        let identifier = identifier(&rig, stream).await;
+        expected.extend(put(&rig, stream, &identifier, "one").await);
+    }
+    let fast = "failoverTimeMillis = 3000\n";
+    let mut daemon = rig.daemon(&file(&rig, "w-1", "each", "orders,payments", fast));
+    rig.until("all are read", |log| delivered(log, "one") == expected).await;
+    assert_eq!(daemon.stop().await, Some(0));
+
+    let former = format!("{fast}multilangd.deleteFormerStreamsAfterMillis = 2500\n");
+    let from = rig.log.len();
+    let mut workers = Vec::new();
+    for name in ["w-2", "w-3"] {
+        workers.push(rig.daemon(&file(&rig, name, "each", "orders", &former)));
+    }
+    rig.logged_where("former_stream_deleted", |line| line["leases"] == 3).await;
+    let ended = |log: &[Report]| {
+        said(&log[from..], "leaseLost").into_iter().any(|lease| lease.contains(":payments:"))
+    };
+    rig.until("a record processor of the former stream has lost its lease", ended).await;
+    // Records of the other stream are delivered as before, over more than the time after which a row would be restored.
+    let orders = identifier(&rig, "orders").await;
+    for round in 0..40 {
+        let text = format!("round {round}");
+        let keys = put(&rig, "orders", &orders, &text).await;
+        rig.until("a round of the other stream", |log| delivered(log, &text) == keys).await;
+    }
+    for worker in &mut workers {
+        assert_eq!(worker.stop().await, Some(0));
+    }
+    let rows = rig.rows().await;
+    assert!(rows.len() == 2 && rows.keys().all(|key| key.contains(":orders:")), "{}", rig.daemon_log());
+    assert_in_order(&rig.log);
+}

@@ -10,7 +10,8 @@
 //! | `Identified`, a configured stream | `Admit`, `Create`, `Keep`; `Failed` |
 //! | `Identified`, a stream that has leases | `Admit`, `Keep` |
 //! | `Created` | `Keep`; `Failed` |
-//! | `Scanned` | `Meet` of streams that have leases and are not admitted, `Keep` |
+//! | `Scanned` | `Meet` of streams that have leases and are not admitted, `Keep`, `Delete` of the leases of former streams |
+//! | `Deleted` | none |
 //!
 //! Any event can log. An attempt in progress is noted, and none is begun twice at a time.
 
@@ -66,8 +67,15 @@ pub(super) enum Event {
     Identified(Subject, Result<(StreamIdentifier, Option<StreamId>), Error>),
     /// The leases of a configured stream were created.
     Created(usize, Result<(), Error>),
-    /// The table was scanned: these streams have leases.
-    Scanned(Arc<BTreeSet<StreamIdentifier>>),
+    /// The table was scanned.
+    Scanned {
+        /// The streams that have leases.
+        streams: Arc<BTreeSet<StreamIdentifier>>,
+        /// Whether this worker audits all leases.
+        audits: bool,
+    },
+    /// The leases of a former stream were deleted: their number.
+    Deleted(StreamIdentifier, Result<usize, Error>),
 }
 
 /// An effect.
@@ -85,6 +93,8 @@ pub(super) enum Effect {
     Admit(StreamIdentifier),
     /// Run the shard sync of an admitted stream.
     Keep(StreamIdentifier),
+    /// Delete the leases of a former stream.
+    Delete(StreamIdentifier),
     /// An attempt with the configuration failed.
     Failed(Error),
 }
@@ -126,6 +136,10 @@ struct Stream {
     is_busy: bool,
     /// The attempts that failed to identify it: the first and the last one.
     failed: Option<(Instant, Instant)>,
+    /// Since when it is not configured, although it has leases.
+    former: Option<Instant>,
+    /// Whether its leases are being deleted.
+    is_deleting: bool,
     /// When something was last reported about it.
     reported: BTreeMap<Topic, Instant>,
 }
@@ -158,6 +172,15 @@ pub(super) enum Ready {
     Empty,
 }
 
+/// Settings beside the streams themselves.
+#[derive(Debug)]
+pub(super) struct Rules {
+    /// The streams to which dead letters are written.
+    pub(super) letters: Vec<Wanted>,
+    /// `multilangd.deleteFormerStreamsAfterMillis`.
+    pub(super) delete_former: Option<Duration>,
+}
+
 /// The state of the streams of a table of several.
 #[derive(Debug)]
 pub(super) struct State {
@@ -168,8 +191,7 @@ pub(super) struct State {
     streams: BTreeMap<StreamIdentifier, Stream>,
     /// The streams that had leases in the last scan.
     in_table: Arc<BTreeSet<StreamIdentifier>>,
-    /// The streams to which dead letters are written.
-    letters: Vec<Wanted>,
+    rules: Rules,
     /// Whether leases can be created.
     creates: bool,
     /// Whether all streams of the account were listed once.
@@ -192,7 +214,7 @@ fn is_missing(error: &Error) -> bool {
 }
 
 impl State {
-    pub(super) fn new(selection: Selection, letters: Vec<Wanted>, random: fastrand::Rng) -> Self {
+    pub(super) fn new(selection: Selection, rules: Rules, random: fastrand::Rng) -> Self {
         let entry =
             |wanted: &Wanted| Entry { wanted: wanted.clone(), stage: Stage::Unidentified, is_busy: false };
         Self {
@@ -200,7 +222,7 @@ impl State {
             selection,
             streams: BTreeMap::new(),
             in_table: Arc::default(),
-            letters,
+            rules,
             creates: false,
             was_listed: false,
             is_listing: false,
@@ -272,7 +294,11 @@ impl State {
             }
             Event::Identified(Subject::Met(stream), Err(error)) => self.not_identified(now, stream, &error),
             Event::Created(index, Ok(())) => self.created(index),
-            Event::Scanned(in_table) => self.scanned(now, in_table),
+            Event::Scanned { streams, audits } => {
+                self.scanned(now, streams);
+                self.delete_former(now, audits);
+            }
+            Event::Deleted(stream, deleted) => self.deleted(now, stream, deleted),
         }
         self.keep();
         let waits = |entry: &Entry| !matches!(entry.stage, Stage::Begun | Stage::Gone);
@@ -438,11 +464,13 @@ impl State {
         self.in_table = in_table.clone();
         for (stream, known) in &mut self.streams {
             if !in_table.contains(stream) {
-                known.failed = None;
+                (known.failed, known.former) = (None, None);
                 known.reported.clear();
             }
         }
-        self.streams.retain(|stream, known| in_table.contains(stream) || known.is_admitted || known.is_busy);
+        self.streams.retain(|stream, known| {
+            in_table.contains(stream) || known.is_admitted || known.is_busy || known.is_deleting
+        });
         for stream in read_twice(&in_table) {
             if self.streams.entry(stream.clone()).or_default().is_news(Topic::ReadTwice, now) {
                 error!(event = "stream_read_twice", %stream,
@@ -467,7 +495,7 @@ impl State {
         if known.is_admitted || known.is_busy || !is_due {
             return;
         }
-        if self.letters.iter().any(|letters| letters.is(stream)) {
+        if self.rules.letters.iter().any(|letters| letters.is(stream)) {
             if known.is_news(Topic::Unreadable, now) {
                 error!(event = "stream_refused", %stream,
                     error = "it is a destination of multilangd.deadLetters",
@@ -477,6 +505,37 @@ impl State {
         }
         known.is_busy = true;
         self.effects.push(Effect::Meet(stream.clone(), place));
+    }
+
+    /// Deletes the leases of streams that have not been configured for some time, if this worker audits the leases.
+    fn delete_former(&mut self, now: Instant, audits: bool) {
+        let Some(after) = self.rules.delete_former else { return };
+        for (stream, known) in &mut self.streams {
+            if !self.in_table.contains(stream) || self.selection.selects(stream) {
+                continue;
+            }
+            let since = *known.former.get_or_insert_with(|| {
+                info!(event = "former_stream_found", %stream, delete_in = ?after,
+                    "the lease table has leases of a stream that is not configured");
+                now
+            });
+            if audits && !known.is_deleting && now >= since + after {
+                known.is_deleting = true;
+                self.effects.push(Effect::Delete(stream.clone()));
+            }
+        }
+    }
+
+    fn deleted(&mut self, now: Instant, stream: StreamIdentifier, deleted: Result<usize, Error>) {
+        match deleted {
+            Ok(leases) => info!(event = "former_stream_deleted", %stream, leases,
+                "deleted the leases of a stream that is not configured"),
+            Err(error) => warn!(event = "former_stream_not_deleted", %stream, %error,
+                "failed to delete the leases of a stream that is not configured, retrying"),
+        }
+        let known = self.streams.entry(stream).or_default();
+        // A worker that still reads it restores the rows: it has an older configuration.
+        (known.is_deleting, known.former) = (false, known.former.map(|_| now));
     }
 
     /// The place in the configuration of a stream that has leases.

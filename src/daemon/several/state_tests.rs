@@ -30,8 +30,8 @@ impl Rig {
             named: named.iter().map(|name| Wanted::named(name)).collect(),
             prefixes: prefixes.iter().map(prefix).collect(),
         };
-        let letters = vec![Wanted::named("letters")];
-        let state = State::new(selection, letters, fastrand::Rng::with_seed(7));
+        let rules = Rules { letters: vec![Wanted::named("letters")], delete_former: None };
+        let state = State::new(selection, rules, fastrand::Rng::with_seed(7));
         Self { state, now: Instant::now() }
     }
 
@@ -56,6 +56,7 @@ impl Rig {
             Effect::Create(index, _, stream, _) => format!("create {index} {}", stream.name()),
             Effect::Admit(stream) => format!("admit {}", stream.name()),
             Effect::Keep(stream) => format!("keep {}", stream.name()),
+            Effect::Delete(stream) => format!("delete {}", stream.name()),
             Effect::Failed(_) => "failed".to_owned(),
         };
         self.state.on(self.now, event).into_iter().map(short).collect()
@@ -70,7 +71,12 @@ impl Rig {
     }
 
     fn scanned(&mut self, names: &[&str]) -> Vec<String> {
-        self.on(Event::Scanned(Arc::new(names.iter().map(|name| id(name)).collect())))
+        self.scanned_as(names, false)
+    }
+
+    fn scanned_as(&mut self, names: &[&str], audits: bool) -> Vec<String> {
+        let streams = Arc::new(names.iter().map(|name| id(name)).collect());
+        self.on(Event::Scanned { streams, audits })
     }
 
     fn listed(&mut self, names: &[&str]) -> Vec<String> {
@@ -200,6 +206,37 @@ fn streams_that_have_leases_are_read_whether_they_are_configured_or_not() {
 fn stream_of_dead_letters_is_not_read() {
     let mut rig = Rig::begun(&["a"], &[]);
     assert_eq!(rig.scanned(&["letters"]), NOTHING);
+}
+
+#[test]
+fn leases_of_former_streams_are_deleted_by_the_auditor_after_the_time() {
+    let mut rig = Rig::begun(&["a"], &["logs-"]);
+    rig.state.selection.named[0].epoch = Some(9);
+    let all = ["a", "logs-a", "old"];
+    rig.scanned_as(&all, true);
+    rig.now += 3600 * SECOND;
+    for other in all {
+        rig.met(other);
+    }
+    assert_eq!(rig.scanned_as(&all, true), NOTHING, "they are kept by default");
+
+    rig.state.rules.delete_former = Some(60 * SECOND);
+    assert_eq!(rig.scanned_as(&all, true), NOTHING);
+    rig.now += 59 * SECOND;
+    assert_eq!(rig.scanned_as(&all, true), NOTHING);
+    rig.now += SECOND;
+    assert_eq!(rig.scanned_as(&all, false), NOTHING, "another worker audits");
+    assert_eq!(rig.scanned_as(&all, true), ["delete old"]);
+    assert_eq!(rig.scanned_as(&all, true), NOTHING, "in progress");
+    rig.on(Event::Deleted(id("old"), Err(unavailable())));
+    assert_eq!(rig.scanned_as(&all, true), NOTHING);
+    rig.now += 60 * SECOND;
+    assert_eq!(rig.scanned_as(&all, true), ["delete old"]);
+    rig.on(Event::Deleted(id("old"), Ok(2)));
+    rig.scanned_as(&["a", "logs-a"], true);
+    // It was listed again on other workers: the time begins anew.
+    rig.now += 3600 * SECOND;
+    assert_eq!(rig.scanned_as(&all, true), NOTHING);
 }
 
 #[test]
