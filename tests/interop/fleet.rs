@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::operation::get_item::GetItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use rustix::process::Signal;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 
 use crate::java::{Java, Peer, log, properties, rewrite};
@@ -132,8 +133,17 @@ impl Fleet {
         (put, delivered)
     }
 
-    /// Stops all workers, and asserts that no child remains.
+    /// Stops all workers, and asserts that no child remains. All Java workers at once: KCL's graceful shutdown does not
+    /// end while the worker acquires a lease of another one that has stopped.
     pub async fn stop_all(mut self) {
+        let mut stopping = JoinSet::new();
+        for (name, worker) in std::mem::take(&mut self.workers) {
+            match worker {
+                Worker::Java(mut java) => drop(stopping.spawn(async move { java.stop().await })),
+                Worker::Ours(_) => drop(self.workers.insert(name, worker)),
+            }
+        }
+        stopping.join_all().await;
         for name in self.names() {
             self.stop(name).await;
         }
