@@ -291,6 +291,12 @@ impl Urls {
         (config.kinesis, config.dynamodb, config.sdk) = (settings.kinesis, settings.dynamodb, settings.sdk);
         (config.metrics, config.stream_arn, config.recover_table, config.measure) =
             (None, None, false, false);
+        // ARNs of the file are of streams and consumers at AWS.
+        config.use_stream_arn = false;
+        config.streams.named.iter_mut().for_each(|stream| stream.consumer = None);
+        if let Some(fanout) = &mut config.fanout {
+            fanout.arn = None;
+        }
     }
 }
 

@@ -74,6 +74,33 @@ fn until_done(rig: &Rig, file: &Path, put: &str, more: &[&str]) -> Daemon {
     rig.command(&[&["local", file.to_str().unwrap()], &ports[..], &put, more].concat())
 }
 
+/// The consumer of the file is one at AWS.
+#[tokio::test(flavor = "multi_thread")]
+async fn consumer_of_the_file_is_not_looked_for_at_the_local_endpoint() {
+    let stream = format!("arn:aws:kinesis:us-east-1:111122223333:stream/{STREAM}");
+    let consumer = format!("{stream}/consumer/mine:1700000000");
+    for (name, settings) in [
+        ("one", format!("streamName = {STREAM}\nfanoutConfig.consumerArn = {consumer}\n")),
+        ("several", format!("multilangd.streams = {consumer}\nmultilangd.useStreamArn = true\n")),
+    ] {
+        let mut rig = Rig::start(&format!("local-consumer-{name}")).await;
+        let input = lines(&rig, "a\nb\n");
+        let file = rig.properties(&rig.scripted("each"), "retrievalMode = FANOUT\nregionName = us-east-1\n");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace(&format!("streamName = {STREAM}\n"), &settings)).unwrap();
+        let ports = ["--kinesis-port", "0", "--dynamodb-port", "0", "--shards", "2"];
+        let mut daemon = rig.command(&[&["local", file.to_str().unwrap()][..], &ports].concat());
+        daemon.until(|line| line.contains("Kinesis at ")).await;
+        let line = daemon.printed.last().unwrap();
+        let port = line.split("127.0.0.1:").nth(1).unwrap().split(',').next().unwrap().to_owned();
+        daemon.until(|line| line.contains("with 2 open shards")).await;
+        let put = ["put", STREAM, input.to_str().unwrap(), "--local", "--kinesis-port", &port];
+        assert_eq!(rig.command(&put).ended().await.code(), Some(0), "{name}: {}", rig.daemon_log());
+        rig.until("both records", |log| count(log) == 2).await;
+        assert_eq!(daemon.stop().await, Some(0));
+    }
+}
+
 /// Starts commands with their stdin from this path.
 fn stdin_from(rig: &mut Rig, path: &Path) {
     let script = format!("exec \"$@\" < {}", path.display());
