@@ -49,9 +49,10 @@ impl Identify {
         let ports = self.open.open(&wanted.name, wanted.account.as_deref());
         let named = wanted.name.clone();
         within(&named, async {
+            // First: streams that are identified at once share the scan, and wait for each other's descriptions.
+            let leases = self.table.list().await?;
             let found = self.opener.find(ports);
             let described = found.recognition.describe().await?;
-            let leases = self.table.list().await?;
             let identifier = wanted.identifier(described.as_ref(), &streams(&leases))?;
             self.verify(&identifier, described.as_ref())?;
             self.compared(identifier, found, place, &leases, described).await
@@ -64,10 +65,10 @@ impl Identify {
         let ports: StreamPorts = self.open.open(stream.name(), Some(stream.account()));
         let named = stream.to_string();
         within(&named, async {
+            let leases = self.table.list().await?;
             let found = self.opener.find(ports);
             let described = found.recognition.describe().await?;
             self.verify(&stream, described.as_ref())?;
-            let leases = self.table.list().await?;
             self.compared(stream, found, place, &leases, described).await
         })
         .await

@@ -127,6 +127,8 @@ impl Several {
 
     /// Identifies the configured streams that are not identified yet.
     pub(super) async fn identify(&mut self) -> Result<(), Error> {
+        // A table of one stream is refused, whether there are streams to be identified or not.
+        self.table.list().await?;
         let failed = self.handle(Event::Begin, None);
         self.finish(failed, State::identified).await
     }

@@ -265,6 +265,11 @@ async fn tables_of_one_and_of_several_streams_are_refused_by_the_other_kind() {
         rig.until("a checkpoint", |log| !said(log, "checkpointed").is_empty()).await;
         assert_eq!(daemon.stop().await, Some(0));
         assert_eq!(refused(&rig, &other).await, Some(78), "{begins_with_several}: {}", rig.daemon_log());
+        // Also by a worker that finds none of its streams.
+        for streams in ["none-*", "missing"].into_iter().filter(|_| !begins_with_several) {
+            let other = file(&rig, "none", "each", streams, "");
+            assert_eq!(refused(&rig, &other).await, Some(78), "{streams}: {}", rig.daemon_log());
+        }
     }
 }
 
