@@ -94,7 +94,7 @@ struct Known {
     /// Whether the unknown identity has been logged.
     logged: bool,
     /// Whether the rows of the stream are to be deleted.
-    is_former: bool,
+    is_left: bool,
 }
 
 impl fmt::Debug for Recognition {
@@ -266,9 +266,14 @@ impl Recognition {
         }
     }
 
-    /// The stream is not configured any more: rows of it that are deleted are not restored.
-    pub fn leave(&self) {
-        self.known().is_former = true;
+    /// Whether the rows of the stream are to be deleted: such rows are neither restored nor completed.
+    pub fn leave(&self, is_left: bool) {
+        self.known().is_left = is_left;
+    }
+
+    /// Whether the rows of the stream are to be deleted.
+    pub fn is_left(&self) -> bool {
+        self.known().is_left
     }
 
     /// Whether the stream is read, has that shard now, and is not known to differ from the stream that the mark of the
@@ -277,7 +282,7 @@ impl Recognition {
     /// # Errors
     /// The call failed.
     pub async fn has_shard(&self, shard: &ShardId, mark: Option<&StreamId>) -> Result<bool, shard::Error> {
-        if self.known().is_former {
+        if self.is_left() {
             return Ok(false);
         }
         let listed = self.lists_as_open(shard).await?.is_some();

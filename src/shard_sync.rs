@@ -139,10 +139,11 @@ impl ShardSync {
     }
 
     /// The part of a scan that belongs to the stream. The owners of all leases decide who audits: as with Java, one worker
-    /// for all streams.
+    /// for all streams. The leases of a stream that is left are not completed.
     fn part(&self, seen: Snapshot) -> Snapshot {
         let Some(stream) = &self.stream else { return seen };
         let leads = seen.leads.unwrap_or_else(|| seen.audits(&self.settings.me, self.settings.failover));
+        let leads = leads && !self.recognition.is_left();
         Snapshot { leads: Some(leads), ..seen.of_stream(stream) }
     }
 

@@ -519,7 +519,6 @@ impl Ports<'_> {
             sync_pause: config.failover,
             stream: self.stream.map_or_else(|| config.stream.clone(), |stream| stream.name().to_owned()),
             listed: true,
-            delete_former: false,
             failover: config.failover,
             reaches: Reaches::at(config.kinesis.location(), config.dynamodb.location()),
             sink: Arc::new(Discard),

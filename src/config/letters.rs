@@ -77,15 +77,24 @@ pub fn parse(text: &str) -> Result<Vec<Destination>, String> {
 /// The streams among destinations.
 pub fn streams(destinations: &[Destination]) -> Vec<Wanted> {
     let stream = |destination: &Destination| match destination {
-        Destination::Kinesis(stream) => streams::parse(stream).unwrap_or_default().named,
-        Destination::File(_) | Destination::Exec(_) => Vec::new(),
+        Destination::Kinesis(stream) => Some(wanted(stream)),
+        Destination::File(_) | Destination::Exec(_) => None,
     };
-    destinations.iter().flat_map(stream).collect()
+    destinations.iter().filter_map(stream).collect()
+}
+
+/// The stream of a name or an ARN.
+fn wanted(stream: &str) -> Wanted {
+    match stream_of_arn(stream) {
+        Some(arn) => Wanted { account: Some(arn.account), ..Wanted::named(&arn.name) },
+        None => Wanted::named(stream),
+    }
 }
 
 /// Whether this is the ARN of a stream, or can be its name.
 fn is_stream(text: &str) -> bool {
-    stream_of_arn(text).is_some() || is_stream_name(text)
+    let of_arn = stream_of_arn(text).filter(|arn| text.ends_with(&format!(":stream/{}", arn.name)));
+    is_stream_name(of_arn.as_ref().map_or(text, |arn| &arn.name))
 }
 
 /// Whether this can be the name of a stream by the rules of Kinesis.
@@ -137,7 +146,7 @@ fn may_be_read(destination: &Destination, settings: &Settings) -> bool {
     let is_one_of_several = |to: &Wanted| {
         selection.by_prefix(&to.name).is_some() || selection.named.iter().any(|stream| stream.may_be(to))
     };
-    if streams::parse(to).unwrap_or_default().named.iter().any(is_one_of_several) {
+    if is_one_of_several(&wanted(to)) {
         return true;
     }
     let name = settings.of(kcl::STREAM);

@@ -435,6 +435,7 @@ impl Maker {
             self.own_fault(own::MAX_RECORD_AGE, text);
         }
         self.bean.warnings.extend(own::no_child_log(&self.settings));
+        self.bean.warnings.extend(streams::without_effect(&self.settings));
     }
 
     /// Checks each name that AWS must accept. A name derived from `applicationName` is an error of that key,

@@ -1,5 +1,6 @@
 //! The value of `multilangd.streams`.
 
+use super::Remark;
 use super::arn::{StreamArn, stream_of_arn};
 use super::keys::handle::{Handle, Text};
 use super::keys::{kcl, own};
@@ -108,6 +109,25 @@ pub(super) fn conflict(settings: &Settings) -> Option<String> {
         format!("{key} cannot be combined with {other}, the consumer of one stream (name the ARN of the consumer in {key}, in \
              place of its stream)")
     })
+}
+
+/// Warnings about settings of several streams that have no effect.
+pub(super) fn without_effect(settings: &Settings) -> Vec<Remark> {
+    let remark = |key: &str, text: String| Remark { line: None, key: Some(key.to_owned()), text };
+    let selection = of(settings);
+    let mut remarks = Vec::new();
+    let (after, mode) = (own::DELETE_FORMER, kcl::RETRIEVAL_MODE);
+    if selection.is_empty() && !settings.of(after).is_zero() {
+        remarks.push(remark(after.name(), format!("{after} has no effect without {}", own::STREAMS)));
+    }
+    if settings.of(mode) != "FANOUT" && selection.named.iter().any(|stream| stream.consumer.is_some()) {
+        let key = own::STREAMS;
+        let text = format!(
+            "{key} names a consumer, which has no effect while records are polled (set {mode} = FANOUT)"
+        );
+        remarks.push(remark(key.name(), text));
+    }
+    remarks
 }
 
 /// The ARN of a stream that the requests do not reach: they go to one region.

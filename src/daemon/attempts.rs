@@ -146,7 +146,6 @@ mod tests {
             sync_pause: std::time::Duration::from_secs(60),
             stream: "s".to_owned(),
             listed: true,
-            delete_former: false,
             failover: std::time::Duration::from_secs(10),
             sink: Arc::new(crate::metrics::Discard),
         };

@@ -87,7 +87,6 @@ impl Opener {
             sync_pause: config.shard_sync_pause,
             stream: config.stream.clone(),
             listed: true,
-            delete_former: config.delete_former.is_some(),
             failover: config.failover,
             sink: ports.sink.clone(),
         };
@@ -140,17 +139,8 @@ impl Opener {
         let name = of.map_or_else(|| self.sync.stream.clone(), |stream| stream.name().to_owned());
         let entry = of.and_then(|stream| self.streams.entry_of(stream));
         let own = entry.as_ref().and_then(|entry| InitialPosition::named(entry.initial.as_ref()?.as_str()));
-        let initial = own.unwrap_or(self.sync.initial);
-        let first = match (initial, place) {
-            // All its records arrived while the worker ran.
-            (InitialPosition::Latest, Place::Created) => InitialPosition::TrimHorizon,
-            (initial, _) => initial,
-        };
-        let first = (first != self.sync.initial).then_some(first);
+        let (initial, first) = positions(self.sync.initial, own, place);
         let listed = place != Place::Unlisted;
-        if !listed && self.sync.delete_former {
-            recognition.leave();
-        }
         let sync = self.sync.clone();
         let settings =
             shard_sync::Settings { stream: name, listed, initial, first, sink: sink.clone(), ..sync };
@@ -173,5 +163,46 @@ impl Opener {
         };
         let shard_sync = shard_sync.of_stream(of).with_clock(self.clock.clone());
         Opened { recognition, source, shard_sync }
+    }
+}
+
+/// The initial position of a stream, and that of its first leases if one of both is not that of the application, which other
+/// workers would take it for.
+fn positions(
+    application: InitialPosition,
+    own: Option<InitialPosition>,
+    place: Place,
+) -> (InitialPosition, Option<InitialPosition>) {
+    let initial = own.unwrap_or(application);
+    let first = match (initial, place) {
+        // All its records arrived while the worker ran.
+        (InitialPosition::Latest, Place::Created) => InitialPosition::TrimHorizon,
+        (initial, _) => initial,
+    };
+    let is_usual = initial == application && first == application;
+    (initial, (!is_usual).then_some(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn created_stream_begins_at_its_first_record_with_every_position() {
+        use InitialPosition::{AtTimestamp, Latest, TrimHorizon};
+        for application in [Latest, TrimHorizon, AtTimestamp(5)] {
+            for own in [None, Some(Latest), Some(TrimHorizon)] {
+                let position = own.unwrap_or(application);
+                for place in [Place::Listed, Place::Selected, Place::Unlisted, Place::Created] {
+                    let (initial, first) = positions(application, own, place);
+                    assert_eq!(initial, position);
+                    let skips = place == Place::Created && position == Latest;
+                    let expected = if skips { TrimHorizon } else { position };
+                    // The position that an empty table starts with, on this worker and on one that does not know it.
+                    assert_eq!(first.unwrap_or(initial), expected, "{application:?} {own:?} {place:?}");
+                    assert_eq!(first.unwrap_or(application), expected, "{application:?} {own:?} {place:?}");
+                }
+            }
+        }
     }
 }

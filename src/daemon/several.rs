@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, error_span};
+use tracing::{Instrument as _, error_span, info};
 
 use super::error::Error;
 use super::identify::{Identified, Identify, streams};
@@ -27,13 +27,14 @@ use super::ports::Open;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::coordinator::{Handle, Snapshot};
-use crate::lease::{Table, WorkerId};
+use crate::lease::{Lease, Table, WorkerId};
 use crate::recognition::Recognitions;
 use crate::retrieval::Source;
 use crate::shard;
 use crate::shard_sync::ShardSync;
 use crate::stream::{ByStream, Selection, StreamId, StreamIdentifier, Wanted};
 
+mod former;
 mod state;
 
 use state::{Effect, Event, Ready, Rules, State, Subject, is_misconfigured};
@@ -231,9 +232,17 @@ impl Several {
                     }
                 }
                 Effect::Keep(stream) => self.to_keep.push(stream),
+                Effect::Leave(stream, is_left) => {
+                    if let Some(recognition) = self.recognitions.get(Some(&stream)) {
+                        recognition.leave(is_left);
+                    }
+                }
                 Effect::Delete(stream) => {
-                    let (table, of) = (self.table.clone(), stream.clone());
-                    let work = async move { Outcome::Deleted(delete(&*table, &of).await) };
+                    let (table, of, at_once) = (self.table.clone(), stream.clone(), self.at_once.clone());
+                    let work = async move {
+                        let _turn = at_once.acquire_owned().await;
+                        Outcome::Deleted(delete(&*table, &of).await)
+                    };
                     self.spawn(Work::Delete(stream), work);
                 }
                 Effect::Failed(error) => failed.push(error),
@@ -295,14 +304,27 @@ async fn list(open: Arc<dyn Open>) -> Result<Vec<String>, Error> {
     Ok(listed?)
 }
 
-/// Deletes the leases of a stream. Returns their number.
+/// Deletes the leases of a stream. Returns their number. Children come before their parents, whose ids are lower: a child
+/// without its parent's lease would begin before the parent was read.
 async fn delete(table: &dyn Table, stream: &StreamIdentifier) -> Result<usize, Error> {
     let delete = async {
-        let mut deleted = 0;
-        for lease in table.list().await?.iter().filter(|lease| lease.key.stream() == Some(stream)) {
-            deleted += usize::from(table.forget(&lease.key).await?);
+        let scan = table.list().await?;
+        let mut leases: Vec<&Lease> =
+            scan.iter().filter(|lease| lease.key.stream() == Some(stream)).collect();
+        leases.sort_by(|one, other| other.shard().cmp(one.shard()));
+        let (mut deleted, mut failed) = (0, None);
+        for Lease { key, checkpoint, .. } in leases {
+            match table.forget(key).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    deleted += 1;
+                    info!(event = "former_lease_deleted", shard = %key, %checkpoint,
+                        "deleted the lease of a stream that is not configured");
+                }
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(deleted)
+        failed.map_or(Ok(deleted), |error| Err(error.into()))
     };
     timeout(CREATION, delete).await.unwrap_or_else(|_| {
         let text = format!("stream {stream}: its leases were not deleted in {CREATION:?}");

@@ -38,8 +38,6 @@ pub struct Settings {
     /// Whether the stream is configured. One that is not, in a table of several streams, is looked after as long as it has
     /// leases.
     pub listed: bool,
-    /// Whether the leases of streams that are not configured are to be deleted: missing ones are not created.
-    pub delete_former: bool,
     /// `failoverTimeMillis`.
     pub failover: Duration,
     /// Whether DynamoDB and Kinesis can be reached.

@@ -194,7 +194,7 @@ pub(super) fn needed(
 ) -> Result<Vec<Lease>, sync::Error> {
     let &Settings { initial, first, ignore_unexpected_children, .. } = settings;
     // Leases that another worker began to create, perhaps with another configuration, are completed as they were begun.
-    let first = if rows.is_empty() { first } else { rows.iter().find_map(|row| row.initial) };
+    let first = rows.iter().find_map(|row| row.initial).or(first);
     let initial = first.unwrap_or(initial);
     let mut missing = if rows.is_empty() {
         sync::plan_first(listed, initial)?

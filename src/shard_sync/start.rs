@@ -59,8 +59,17 @@ impl ShardSync {
             leases = self.table.list().await?;
             missing = self.needed(&leases).await?;
         }
-        let first = if leases.is_empty() { self.make_first(&missing).await? } else { Made::default() };
-        let made = self.make(&missing[first.new.min(missing.len())..]).await?;
+        let mut first = Made::default();
+        if leases.is_empty() {
+            first = self.make_first(&missing).await?;
+            missing.drain(..first.new.min(missing.len()));
+            if first.new == 0 {
+                // Another worker was faster: the first row decides where the stream begins.
+                leases = self.table.list().await?;
+                missing = self.needed(&leases).await?;
+            }
+        }
+        let made = self.make(&missing).await?;
         let new = first.new + made.new;
         let leases = leases.len() + new + made.there;
         if made.occupied > 0 {

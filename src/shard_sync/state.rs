@@ -373,9 +373,8 @@ impl State {
     /// Begins the search for hash keys without a lease, as the leader. The ranges that it needs are filled in first: KCL
     /// wrote rows without them before 2.3.
     fn search(&mut self, audit: &mut Audit) -> Next {
-        // The last leases of a stream that is not configured were deleted by an operator, or soon all are.
-        let is_deleted = audit.seen.leases.is_empty() || self.settings.delete_former;
-        let is_former = !self.settings.listed && is_deleted;
+        // The last leases of a stream that is not configured were deleted.
+        let is_former = !self.settings.listed && audit.seen.leases.is_empty();
         if !audit.leads || is_former {
             self.holes = audit::HoleCount::default();
             self.forget_unread();

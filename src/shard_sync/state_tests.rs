@@ -105,7 +105,6 @@ impl Rig {
             sync_pause: SECOND * 60,
             stream: "orders".to_owned(),
             listed: true,
-            delete_former: false,
             failover: FAILOVER,
             reaches: Reaches::default(),
             sink: Arc::new(Discard),

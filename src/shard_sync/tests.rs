@@ -82,7 +82,6 @@ fn shard_sync(rows: Arc<Rows>, shards: Arc<dyn shard::Api>, sink: Arc<dyn Sink>)
         sync_pause: Duration::from_secs(60),
         stream: "orders".to_owned(),
         listed: true,
-        delete_former: false,
         failover: FAILOVER,
         sink,
     };
@@ -364,6 +363,11 @@ async fn interrupted_creation_is_completed_at_its_initial_position() {
         (first.checkpoint.sequence.as_str(), first.initial),
         ("TRIM_HORIZON", Some(InitialPosition::TrimHorizon))
     );
+    // A row without a mark says nothing: this worker's own knowledge counts.
+    rows.remove(&"1".into());
+    rows.put(Lease { initial: None, ..first.clone() });
+    created.begin().await.unwrap();
+    assert_eq!(rows.row(&"1".into()).unwrap().checkpoint.sequence, Sequence::TrimHorizon);
     for initial in [first.initial, None] {
         rows.remove(&"1".into());
         rows.put(Lease { initial, checkpoint: Position::record(number("120"), 0), ..first.clone() });

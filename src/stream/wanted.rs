@@ -63,16 +63,10 @@ impl Selection {
         Some(Wanted { initial: prefix.initial.clone(), ..Wanted::named(name) })
     }
 
-    /// The entry that selects a stream.
+    /// The entry that selects a stream, under any epoch.
     pub fn entry_of(&self, stream: &StreamIdentifier) -> Option<Wanted> {
-        let named = self.named.iter().find(|wanted| wanted.is(stream)).cloned();
+        let named = self.named.iter().find(|wanted| wanted.is_under_any_epoch(stream)).cloned();
         named.or_else(|| self.by_prefix(stream.name()))
-    }
-
-    /// Whether a stream is selected, under any epoch.
-    pub fn selects(&self, stream: &StreamIdentifier) -> bool {
-        let is = |wanted: &Wanted| Wanted { epoch: None, ..wanted.clone() }.is(stream);
-        self.named.iter().any(is) || self.by_prefix(stream.name()).is_some()
     }
 
     /// The entries as text, as they are configured.
@@ -134,9 +128,13 @@ impl Wanted {
 
     /// Whether an identifier can be that of this stream.
     pub fn is(&self, identifier: &StreamIdentifier) -> bool {
+        self.is_under_any_epoch(identifier) && self.epoch.is_none_or(|epoch| epoch == identifier.epoch())
+    }
+
+    /// Whether an identifier can be that of this stream, or was.
+    fn is_under_any_epoch(&self, identifier: &StreamIdentifier) -> bool {
         self.name == identifier.name()
             && self.account.as_deref().is_none_or(|account| account == identifier.account())
-            && self.epoch.is_none_or(|epoch| epoch == identifier.epoch())
     }
 
     /// The identifier of the stream that `described` is, in a table that has leases under the identifiers `in_table`.

@@ -4,13 +4,13 @@
 //! |---|---|
 //! | `Begin` | `List` of the streams of the account, `Identify` of the configured streams that are not identified |
 //! | `CreationAllowed` | `Create` of the leases of the identified streams |
-//! | `RetryDue` | `Identify`, `Create` and `Meet` of those that failed |
+//! | `RetryDue` | `Identify`, `Create` and `Meet` of those that failed, `Leave` |
 //! | `ListDue` | `List` |
 //! | `Listed` | `Identify` of the streams that are selected by their names; `Failed` |
 //! | `Identified`, a configured stream | `Admit`, `Create`, `Keep`; `Failed` |
 //! | `Identified`, a stream that has leases | `Admit`, `Keep` |
 //! | `Created` | `Keep`; `Failed` |
-//! | `Scanned` | `Meet` of streams that have leases and are not admitted, `Keep`, `Delete` of the leases of former streams |
+//! | `Scanned` | `Meet` of streams that have leases and are not admitted, `Keep`; `Delete` of former streams, `Leave` of one that has no leases any more |
 //! | `Deleted` | none |
 //!
 //! Any event can log. An attempt in progress is noted, and none is begun twice at a time.
@@ -93,6 +93,8 @@ pub(super) enum Effect {
     Admit(StreamIdentifier),
     /// Run the shard sync of an admitted stream.
     Keep(StreamIdentifier),
+    /// Restore and complete rows of the stream no more, or again.
+    Leave(StreamIdentifier, bool),
     /// Delete the leases of a former stream.
     Delete(StreamIdentifier),
     /// An attempt with the configuration failed.
@@ -125,9 +127,9 @@ enum Stage {
 
 /// A stream, by its identifier.
 #[derive(Debug, Default)]
-struct Stream {
+pub(super) struct Stream {
     /// Whether it is read.
-    is_admitted: bool,
+    pub(super) is_admitted: bool,
     /// Whether its shard sync runs.
     is_kept: bool,
     /// Whether this worker has created its first leases, or found them.
@@ -136,12 +138,22 @@ struct Stream {
     is_busy: bool,
     /// The attempts that failed to identify it: the first and the last one.
     failed: Option<(Instant, Instant)>,
-    /// Since when it is not configured, although it has leases.
-    former: Option<Instant>,
+    /// Whether it is not configured, although it has leases.
+    pub(super) former: Option<Former>,
+    /// Whether rows that are deleted stay so.
+    pub(super) is_left: bool,
     /// Whether its leases are being deleted.
-    is_deleting: bool,
+    pub(super) is_deleting: bool,
     /// When something was last reported about it.
     reported: BTreeMap<Topic, Instant>,
+}
+
+/// A stream that is not configured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Former {
+    pub(super) since: Instant,
+    /// When its leases are deleted.
+    pub(super) delete_at: Instant,
 }
 
 impl Stream {
@@ -185,13 +197,13 @@ pub(super) struct Rules {
 #[derive(Debug)]
 pub(super) struct State {
     /// Streams are also those whose names begin so.
-    selection: Selection,
+    pub(super) selection: Selection,
     /// Those that are named, then those that were selected by their names.
     entries: Vec<Entry>,
-    streams: BTreeMap<StreamIdentifier, Stream>,
+    pub(super) streams: BTreeMap<StreamIdentifier, Stream>,
     /// The streams that had leases in the last scan.
-    in_table: Arc<BTreeSet<StreamIdentifier>>,
-    rules: Rules,
+    pub(super) in_table: Arc<BTreeSet<StreamIdentifier>>,
+    pub(super) rules: Rules,
     /// Whether leases can be created.
     creates: bool,
     /// Whether all streams of the account were listed once.
@@ -199,8 +211,11 @@ pub(super) struct State {
     is_listing: bool,
     list_due: Option<Instant>,
     backoff: Backoff,
-    retry_due: Option<Instant>,
-    effects: Vec<Effect>,
+    /// When failed attempts with configured streams are repeated.
+    entries_due: Option<Instant>,
+    /// When failed attempts with other streams are repeated.
+    meet_due: Option<Instant>,
+    pub(super) effects: Vec<Effect>,
 }
 
 /// Whether the configuration is wrong. The leases of one stream that are not of it are reported instead: they concern no
@@ -228,14 +243,15 @@ impl State {
             is_listing: false,
             list_due: None,
             backoff: Backoff::new(AGAIN.0, AGAIN.1, random),
-            retry_due: None,
+            entries_due: None,
+            meet_due: None,
             effects: Vec::new(),
         }
     }
 
-    /// When attempts that failed are repeated: [`Event::RetryDue`]. None if none has failed.
+    /// When attempts that failed are repeated, or a stream is left: [`Event::RetryDue`]. None if there are none.
     pub(super) fn retry_due(&self) -> Option<Instant> {
-        self.retry_due
+        [self.entries_due, self.meet_due, self.leave_due()].into_iter().flatten().min()
     }
 
     /// When the streams of the account are listed: [`Event::ListDue`]. None if no beginning of a name selects streams.
@@ -276,9 +292,13 @@ impl State {
                 self.attempt_to_create();
             }
             Event::RetryDue => {
-                self.retry_due = None;
-                self.attempt();
-                self.meet_all(now);
+                if self.entries_due.take_if(|due| *due <= now).is_some() {
+                    self.attempt();
+                }
+                self.leave_former(now);
+                if self.meet_due.take_if(|due| *due <= now).is_some() {
+                    self.meet_all(now);
+                }
             }
             Event::ListDue => self.list(),
             Event::Listed(listed) => self.listed(now, listed),
@@ -427,8 +447,8 @@ impl State {
         } else {
             error!(event = "stream_unavailable", stream, %error, "failed to begin with a stream, retrying");
         }
-        if self.retry_due.is_none() {
-            self.retry_due = Some(now + self.backoff.pause());
+        if self.entries_due.is_none() {
+            self.entries_due = Some(now + self.backoff.pause());
         }
         self.effects.push(Effect::Failed(error));
     }
@@ -466,6 +486,9 @@ impl State {
             if !in_table.contains(stream) {
                 (known.failed, known.former) = (None, None);
                 known.reported.clear();
+                if std::mem::take(&mut known.is_left) {
+                    self.effects.push(Effect::Leave(stream.clone(), false));
+                }
             }
         }
         self.streams.retain(|stream, known| {
@@ -507,37 +530,6 @@ impl State {
         self.effects.push(Effect::Meet(stream.clone(), place));
     }
 
-    /// Deletes the leases of streams that have not been configured for some time, if this worker audits the leases.
-    fn delete_former(&mut self, now: Instant, audits: bool) {
-        let Some(after) = self.rules.delete_former else { return };
-        for (stream, known) in &mut self.streams {
-            if !self.in_table.contains(stream) || self.selection.selects(stream) {
-                continue;
-            }
-            let since = *known.former.get_or_insert_with(|| {
-                info!(event = "former_stream_found", %stream, delete_in = ?after,
-                    "the lease table has leases of a stream that is not configured");
-                now
-            });
-            if audits && !known.is_deleting && now >= since + after {
-                known.is_deleting = true;
-                self.effects.push(Effect::Delete(stream.clone()));
-            }
-        }
-    }
-
-    fn deleted(&mut self, now: Instant, stream: StreamIdentifier, deleted: Result<usize, Error>) {
-        match deleted {
-            Ok(leases) => info!(event = "former_stream_deleted", %stream, leases,
-                "deleted the leases of a stream that is not configured"),
-            Err(error) => warn!(event = "former_stream_not_deleted", %stream, %error,
-                "failed to delete the leases of a stream that is not configured, retrying"),
-        }
-        let known = self.streams.entry(stream).or_default();
-        // A worker that still reads it restores the rows: it has an older configuration.
-        (known.is_deleting, known.former) = (false, known.former.map(|_| now));
-    }
-
     /// The place in the configuration of a stream that has leases.
     fn place(&self, stream: &StreamIdentifier) -> Place {
         let entry = self.entries.iter().find(|entry| entry.wanted.is(stream));
@@ -545,6 +537,7 @@ impl State {
             Some(Stage::Missing | Stage::Gone) => Place::Created,
             Some(Stage::Unidentified | Stage::Identified { .. } | Stage::Begun) => Place::Listed,
             None if self.selection.by_prefix(stream.name()).is_some() => Place::Selected,
+            None if self.selection.entry_of(stream).is_some() => Place::Listed,
             None => Place::Unlisted,
         }
     }
@@ -553,7 +546,7 @@ impl State {
     fn not_identified(&mut self, now: Instant, stream: StreamIdentifier, failed: &Error) {
         let known = self.streams.entry(stream.clone()).or_default();
         known.is_busy = false;
-        self.retry_due.get_or_insert(now + IDENTIFY_AGAIN);
+        self.meet_due.get_or_insert(now + IDENTIFY_AGAIN);
         let first = known.failed.map_or(now, |(first, _)| first);
         known.failed = Some((first, now));
         let is_new = now < first + PATIENCE;

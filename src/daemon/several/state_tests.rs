@@ -56,6 +56,7 @@ impl Rig {
             Effect::Create(index, _, stream, _) => format!("create {index} {}", stream.name()),
             Effect::Admit(stream) => format!("admit {}", stream.name()),
             Effect::Keep(stream) => format!("keep {}", stream.name()),
+            Effect::Leave(stream, is_left) => format!("leave {} {is_left}", stream.name()),
             Effect::Delete(stream) => format!("delete {}", stream.name()),
             Effect::Failed(_) => "failed".to_owned(),
         };
@@ -222,7 +223,12 @@ fn leases_of_former_streams_are_deleted_by_the_auditor_after_the_time() {
 
     rig.state.rules.delete_former = Some(60 * SECOND);
     assert_eq!(rig.scanned_as(&all, true), NOTHING);
-    rig.now += 59 * SECOND;
+    rig.now += 29 * SECOND;
+    assert_eq!(rig.scanned_as(&all, true), NOTHING, "its rows are restored and completed");
+    assert_eq!(rig.state.retry_due(), Some(rig.now + SECOND));
+    assert_eq!(rig.retry(), ["leave old true"], "on all workers");
+    assert_eq!(rig.state.retry_due(), None);
+    rig.now += 29 * SECOND;
     assert_eq!(rig.scanned_as(&all, true), NOTHING);
     rig.now += SECOND;
     assert_eq!(rig.scanned_as(&all, false), NOTHING, "another worker audits");
@@ -230,13 +236,40 @@ fn leases_of_former_streams_are_deleted_by_the_auditor_after_the_time() {
     assert_eq!(rig.scanned_as(&all, true), NOTHING, "in progress");
     rig.on(Event::Deleted(id("old"), Err(unavailable())));
     assert_eq!(rig.scanned_as(&all, true), NOTHING);
+    rig.now += 10 * SECOND;
+    assert_eq!(rig.scanned_as(&all, true), ["delete old"], "it is not left half deleted");
+    rig.on(Event::Deleted(id("old"), Ok(2)));
+    // A worker with an older configuration has restored a row.
+    assert_eq!(rig.scanned_as(&all, true), NOTHING);
     rig.now += 60 * SECOND;
     assert_eq!(rig.scanned_as(&all, true), ["delete old"]);
-    rig.on(Event::Deleted(id("old"), Ok(2)));
-    rig.scanned_as(&["a", "logs-a"], true);
+    rig.on(Event::Deleted(id("old"), Ok(1)));
+    assert_eq!(rig.scanned_as(&["a", "logs-a"], true), ["leave old false"]);
     // It was listed again on other workers: the time begins anew.
     rig.now += 3600 * SECOND;
     assert_eq!(rig.scanned_as(&all, true), NOTHING);
+}
+
+#[test]
+fn stream_that_cannot_be_met_does_not_hasten_configured_ones() {
+    let mut rig = Rig::begun(&["a"], &[]);
+    rig.scanned(&["a", "x"]);
+    rig.on(Event::Identified(Subject::Met(id("x")), Err(unavailable())));
+    let entry = Entry { wanted: Wanted::named("b"), stage: Stage::Unidentified, is_busy: true };
+    rig.state.entries.push(entry);
+    for _ in 0..5 {
+        rig.on(Event::Identified(Subject::Entry(1), Err(unavailable())));
+        for _ in 0..10 {
+            match &rig.retry()[..] {
+                [effect] if effect == "identify 1 b Selected" => break,
+                other => assert_eq!(other, ["meet x Unlisted"]),
+            }
+            rig.on(Event::Identified(Subject::Met(id("x")), Err(unavailable())));
+        }
+    }
+    rig.on(Event::Identified(Subject::Entry(1), Err(unavailable())));
+    assert!(rig.state.entries_due.unwrap() - rig.now > 20 * SECOND);
+    assert_eq!(rig.retry(), ["meet x Unlisted"]);
 }
 
 #[test]
