@@ -65,6 +65,32 @@ impl shard::Api for Refusing {
     }
 }
 
+/// A stream whose first lease another worker creates while its shards are listed.
+struct Begun {
+    stream: Listed,
+    rows: Arc<Rows>,
+    first: Lease,
+}
+
+impl shard::Api for Begun {
+    fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
+        self.rows.put(self.first.clone());
+        self.stream.list(filter)
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
+        self.stream.identity()
+    }
+
+    fn has_number<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        number: &'a SequenceNumber,
+    ) -> BoxFuture<'a, Result<bool, shard::Error>> {
+        self.stream.has_number(shard, number)
+    }
+}
+
 fn listed(shards: Vec<Shard>) -> Listed {
     let listed = Listed::default();
     listed.become_stream(Some(stream()), shards);
@@ -378,4 +404,18 @@ async fn interrupted_creation_is_completed_at_its_initial_position() {
         let expected = initial.map_or(Sequence::Latest, InitialPosition::sequence);
         assert_eq!((completed.checkpoint.sequence, completed.initial), (expected, initial));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_row_of_another_worker_decides_the_initial_position() {
+    let rows = Arc::new(Rows::default());
+    let initial = Some(InitialPosition::TrimHorizon);
+    let first = Lease { initial, stream: Some(stream()), ..lease("0", Sequence::TrimHorizon) };
+    let begun = Begun { stream: listed(vec![shard("0", None), shard("1", None)]), rows: rows.clone(), first };
+    let shard_sync = shard_sync(rows.clone(), Arc::new(begun), Arc::new(crate::metrics::Discard));
+    shard_sync.recognise().await.unwrap();
+    rows.remove(&"0".into());
+    shard_sync.begin().await.unwrap();
+    let other = rows.row(&"1".into()).unwrap();
+    assert_eq!((other.checkpoint.sequence, other.initial), (Sequence::TrimHorizon, initial));
 }
