@@ -137,9 +137,9 @@ impl Snapshot {
         self.order.as_ref().or_else(|| in_force(&self.leases))
     }
 
-    /// Whether the owners in the table decide that this worker looks after all leases, where no leader does.
+    /// Whether this worker looks after all leases: as the leader or, where there is none, by the owners in the table.
     pub fn audits(&self, me: &WorkerId, failover: Duration) -> bool {
-        audit::leads(me, &self.leases, &self.dead_workers(failover))
+        self.leads.unwrap_or_else(|| audit::leads(me, &self.leases, &self.dead_workers(failover)))
     }
 
     /// The owners that renewed none of their leases any more, finished ones included, when the table was scanned.

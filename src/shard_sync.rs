@@ -142,8 +142,7 @@ impl ShardSync {
     /// for all streams. The leases of a stream that is left are not completed.
     fn part(&self, seen: Snapshot) -> Snapshot {
         let Some(stream) = &self.stream else { return seen };
-        let leads = seen.leads.unwrap_or_else(|| seen.audits(&self.settings.me, self.settings.failover));
-        let leads = leads && !self.recognition.is_left();
+        let leads = !self.recognition.is_left() && seen.audits(&self.settings.me, self.settings.failover);
         Snapshot { leads: Some(leads), ..seen.of_stream(stream) }
     }
 

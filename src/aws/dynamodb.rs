@@ -405,9 +405,8 @@ impl Leases {
         }
     }
 
-    /// Deletes a finished lease. Java deletes without a condition; with one, a row that was created again
-    /// meanwhile is preserved.
-    /// Deletes a row in which that attribute has that value.
+    /// Deletes a row in which that attribute has that value. Java deletes without a condition; with one, a row that was
+    /// created again meanwhile, or is none of that stream, is preserved.
     async fn remove(&self, key: &LeaseKey, attribute: &str, value: &str) -> Result<bool, Error> {
         let sent = self
             .client

@@ -89,9 +89,9 @@ pub(super) fn new_row(lease: &Lease) -> Item {
     let initial = lease.initial.map(|initial| (INITIAL, text(initial.sequence().as_str())));
     let park = lease.park.as_ref().map(|park| (PARK, text(&park.to_string())));
     let pause = lease.pause.as_ref().map(|pause| (PAUSE, text(&pause.to_string())));
-    let dates = [latest_from, initial, park, pause];
-    let more =
-        [identifier, shard, owner, children, throughput, stream, process].into_iter().chain(dates).flatten();
+    let of_kcl = [identifier, shard, owner, children, throughput];
+    let of_ours = [stream, process, latest_from, initial, park, pause];
+    let more = of_kcl.into_iter().chain(of_ours).flatten();
     item.extend(more.map(|(name, value)| (name.to_owned(), value)));
     item
 }

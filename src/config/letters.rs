@@ -85,16 +85,12 @@ pub fn streams(destinations: &[Destination]) -> Vec<Wanted> {
 
 /// The stream of a name or an ARN.
 fn wanted(stream: &str) -> Wanted {
-    match stream_of_arn(stream) {
-        Some(arn) => Wanted { account: Some(arn.account), ..Wanted::named(&arn.name) },
-        None => Wanted::named(stream),
-    }
+    streams::of_arn(stream).unwrap_or_else(|| Wanted::named(stream))
 }
 
 /// Whether this is the ARN of a stream, or can be its name.
 fn is_stream(text: &str) -> bool {
-    let of_arn = stream_of_arn(text).filter(|arn| text.ends_with(&format!(":stream/{}", arn.name)));
-    is_stream_name(of_arn.as_ref().map_or(text, |arn| &arn.name))
+    streams::of_arn(text).is_some_and(|stream| stream.consumer.is_none()) || is_stream_name(text)
 }
 
 /// Whether this can be the name of a stream by the rules of Kinesis.
@@ -192,6 +188,8 @@ mod tests {
             "kinesis:",
             "kinesis:a b",
             "kinesis:arn:aws:kinesis:us-east-1:1:stream/x",
+            "kinesis:arn:aws:kinesis:us-east-1:123456789012:stream/x=LATEST",
+            "kinesis:arn:aws:kinesis:us-east-1:123456789012:stream/x/consumer/c:1",
             "",
             "file:",
             "exec: ",

@@ -55,8 +55,8 @@ fn initial(text: &str) -> Result<InitialPosition, String> {
 }
 
 /// The stream of a consumer's ARN, `arn:…:stream/NAME/consumer/CONSUMER:CREATED`, or of its own.
-fn of_arn(text: &str) -> Option<Wanted> {
-    let arn = stream_of_arn(text)?;
+pub(super) fn of_arn(text: &str) -> Option<Wanted> {
+    let arn = stream_of_arn(text).filter(|arn| is_stream_name(&arn.name))?;
     let (_, resource) = text.split_once("stream/")?;
     let is_consumer = match resource.split('/').collect::<Vec<_>>()[..] {
         [_] => false,

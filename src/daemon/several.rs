@@ -284,9 +284,12 @@ impl Several {
                     if changed.is_err() {
                         break;
                     }
-                    let seen = seen.borrow_and_update();
-                    let audits = seen.leads.unwrap_or_else(|| seen.audits(&self.me, self.failover));
-                    Event::Scanned { streams: Arc::new(streams(&seen.leases)), audits }
+                    // The coordinator cannot publish while its snapshot is borrowed.
+                    let (leases, audits) = {
+                        let seen = seen.borrow_and_update();
+                        (seen.leases.clone(), seen.audits(&self.me, self.failover))
+                    };
+                    Event::Scanned { streams: Arc::new(streams(&leases)), audits }
                 }
             };
             self.handle(event, None);

@@ -290,7 +290,7 @@ impl State {
     }
 
     fn begin(&mut self, moment: &Moment, seen: Snapshot) {
-        let leads = seen.leads.unwrap_or_else(|| seen.audits(&self.settings.me, self.settings.failover));
+        let leads = seen.audits(&self.settings.me, self.settings.failover);
         self.audit = Some(Box::new(Audit {
             seen,
             began: moment.now,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use multilangd::local::tables::Tables;
 use serde_json::Value;
 
+use crate::local::kinesis_port;
 use crate::rig::*;
 use crate::several::*;
 use crate::status::{get, metric, status, until};
@@ -315,9 +316,7 @@ async fn local_mode_runs_several_files_on_its_endpoints() {
     let folder = rig.folder.join("apps");
     let ports = ["--kinesis-port", "0", "--dynamodb-port", "0", "--shards", "1"];
     let mut daemon = rig.command(&[&["local", folder.to_str().unwrap()][..], &ports].concat());
-    daemon.until(|line| line.contains("Kinesis at ")).await;
-    let line = daemon.printed.last().unwrap();
-    let port = line.split("127.0.0.1:").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    let port = kinesis_port(&mut daemon).await;
     let lines = rig.folder.join("lines");
     // The streams are created in the order of the files.
     for application in ["clicks", "orders"] {

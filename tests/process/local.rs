@@ -74,6 +74,13 @@ fn until_done(rig: &Rig, file: &Path, put: &str, more: &[&str]) -> Daemon {
     rig.command(&[&["local", file.to_str().unwrap()], &ports[..], &put, more].concat())
 }
 
+/// The port of the local Kinesis endpoint.
+pub async fn kinesis_port(daemon: &mut Daemon) -> String {
+    daemon.until(|line| line.contains("Kinesis at ")).await;
+    let line = daemon.printed.last().unwrap();
+    line.split("127.0.0.1:").nth(1).unwrap().split(',').next().unwrap().to_owned()
+}
+
 /// The consumer of the file is one at AWS.
 #[tokio::test(flavor = "multi_thread")]
 async fn consumer_of_the_file_is_not_looked_for_at_the_local_endpoint() {
@@ -90,9 +97,7 @@ async fn consumer_of_the_file_is_not_looked_for_at_the_local_endpoint() {
         std::fs::write(&file, text.replace(&format!("streamName = {STREAM}\n"), &settings)).unwrap();
         let ports = ["--kinesis-port", "0", "--dynamodb-port", "0", "--shards", "2"];
         let mut daemon = rig.command(&[&["local", file.to_str().unwrap()][..], &ports].concat());
-        daemon.until(|line| line.contains("Kinesis at ")).await;
-        let line = daemon.printed.last().unwrap();
-        let port = line.split("127.0.0.1:").nth(1).unwrap().split(',').next().unwrap().to_owned();
+        let port = kinesis_port(&mut daemon).await;
         daemon.until(|line| line.contains("with 2 open shards")).await;
         let put = ["put", STREAM, input.to_str().unwrap(), "--local", "--kinesis-port", &port];
         assert_eq!(rig.command(&put).ended().await.code(), Some(0), "{name}: {}", rig.daemon_log());
